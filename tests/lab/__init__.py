@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Described NUMA machines, booted in QEMU under software emulation (see docs/lab.md)."""
+
+from tests.lab.errors import BootError, LabError, MissingTool, TimeLimit
+from tests.lab.machines import MACHINES, Machine, Node, Penalties
+from tests.lab.vm import Result, boot
+
+__all__ = [
+    "MACHINES",
+    "BootError",
+    "LabError",
+    "Machine",
+    "MissingTool",
+    "Node",
+    "Penalties",
+    "Result",
+    "TimeLimit",
+    "boot",
+]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boot a described machine, run one command in it, take its output and exit status."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import image
+from tests.lab.errors import BootError, LabError, TimeLimit, find_tools
+from tests.lab.machines import Machine
+
+PROJECT = Path(__file__).resolve().parents[2]
+# Where the guest sees the folder with its script and its output (see image.INIT).
+CONTROL = "/run/numabench-lab"
+SHARE = "trans=virtio,version=9p2000.L,msize=1048576,cache=none"
+POLL_S = 0.05
+# q35 keeps at most this much memory below 4 GiB once there is too much to fit under its PCI hole at 2.75 GiB.
+PCI_HOLE_BYTES = 0xB0000000
+LOW_MEMORY_BYTES = 0x80000000
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did in a machine: exit status, output, the kernel's messages, seconds from start to end."""
+
+    status: int
+    stdout: str
+    stderr: str
+    console: str
+    seconds: float
+
+
+def boot(
+    machine: Machine,
+    command: Sequence[str],
+    *,
+    timeout: float = 120.0,
+    stream: Callable[[str], None] | None = None,
+    scratch: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Result:
+    """Run `command` in `machine`, in the project's folder, and return when the machine has powered off.
+
+    The command sees the host's files as they are, may change them only for itself, and has `scratch` (on the
+    same path, also in $LAB_SCRATCH) to leave files in. `stream` is given output as it comes, both streams.
+    `environment` is added to the guest's. `timeout` is in seconds, the boot included.
+
+    Raises BootError when no exit status came back, TimeLimit when the machine had to be killed, MissingTool,
+    LabError. A status other than 0 is not an error.
+    """
+    if not command:
+        raise LabError("no command to run")
+    with tempfile.TemporaryDirectory(prefix="numabench-lab-") as temporary:
+        control = Path(temporary)
+        shared = (scratch or control / "scratch").resolve()
+        shared.mkdir(exist_ok=True)
+        (control / "run.sh").write_text(_script(machine, command, shared, environment or {}))
+        for name in ("stdout", "stderr", "console"):
+            (control / name).touch()
+        argv = qemu_argv(machine, control, shared, ["-serial", f"file:{control / 'console'}"])
+        start = time.monotonic()
+        ended = _supervise(argv, control, start + timeout, stream)
+        seconds = time.monotonic() - start
+        console, out, err = (
+            (control / name).read_text(errors="replace") for name in ("console", "stdout", "stderr")
+        )
+        if not ended:
+            raise TimeLimit(f"{machine.name}: killed after {timeout:g} s", console, out, err)
+        try:
+            return Result(int((control / "status").read_text()), out, err, console, seconds)
+        except (OSError, ValueError):
+            failure = control / "failure"
+            reason = failure.read_text().strip() if failure.exists() else "no exit status came back"
+            complaint = (control / "qemu").read_text(errors="replace").strip()
+            raise BootError(": ".join(filter(None, [machine.name, reason, complaint])), console, out, err) from None
+
+
+def interact(machine: Machine) -> None:
+    """Give the terminal to a shell in `machine` until it ends."""
+    with tempfile.TemporaryDirectory(prefix="numabench-lab-") as temporary:
+        control = Path(temporary)
+        shared = control / "scratch"
+        shared.mkdir()
+        (control / "run.sh").write_text(_script(machine, None, shared, {"TERM": os.environ.get("TERM", "dumb")}))
+        serial = ["-serial", f"file:{control / 'console'}", "-chardev", "stdio,id=tty,signal=off"]
+        argv = qemu_argv(machine, control, shared, [*serial, "-serial", "chardev:tty"])
+        subprocess.run(argv, check=False)
+        if not (control / "status").exists():
+            raise BootError(f"{machine.name}: the shell did not start", (control / "console").read_text())
+
+
+def _script(machine: Machine, command: Sequence[str] | None, scratch: Path, extra: Mapping[str, str]) -> str:
+    """What the guest runs once the host's tree is its root. `command` None is an interactive shell."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(Path.home()),
+        "LANG": "C.UTF-8",
+        "PYTHON": sys.executable,
+        "LAB_MACHINE": machine.name,
+        "LAB_SCRATCH": str(scratch),
+        **extra,
+    }
+    if sys.prefix != sys.base_prefix:
+        environment["VIRTUAL_ENV"] = sys.prefix
+    steps = [
+        f"mkdir -p {shlex.quote(str(scratch))}",
+        f"mount -t 9p -o {SHARE} scratch {shlex.quote(str(scratch))}",
+        f"cd {shlex.quote(str(PROJECT))}",
+        *machine.setup,
+    ]
+    lines = ["#!/bin/sh", 'export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"']
+    lines += [f"{{ {step}; }} || {{ echo {shlex.quote(step)} > {CONTROL}/failure; exit 1; }}" for step in steps]
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    if command is None:
+        lines += [f"setsid -c env -i {variables} bash -i < /dev/ttyS1 > /dev/ttyS1 2>&1"]
+    else:
+        run = f"env -i {variables} {shlex.join(command)}"
+        lines += [f"{run} < /dev/null >> {CONTROL}/stdout 2>> {CONTROL}/stderr"]
+    return "\n".join([*lines, f"echo $? > {CONTROL}/status", ""])
+
+
+def qemu_argv(machine: Machine, control: Path, scratch: Path, serial: Sequence[str]) -> list[str]:
+    """QEMU's command line for a machine."""
+    tools = find_tools("qemu-system-x86_64", "setpriv")
+    files = image.image()
+    khz = image.tsc_hz() // 1000
+    kernel = [
+        "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 cpu_init_udelay=0 random.trust_cpu=on",
+        # The guest's time stamp counter is the host's, but nothing tells it how fast and how steady that is, and
+        # to find out by an emulated timer goes wrong on a busy host.
+        f"tsc=reliable tsc_early_khz={khz}",
+        *machine.kernel,
+    ]
+    # QEMU dies with this process, however that ends.
+    argv = [tools["setpriv"], "--pdeathsig", "KILL", tools["qemu-system-x86_64"]]
+    argv += ["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", machine.cpu, "-m", f"{machine.memory_mib}M"]
+    argv += ["-smp", f"{machine.cpus},sockets={machine.packages},cores={machine.cpus // machine.packages},threads=1"]
+    argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *serial]
+    argv += ["-kernel", str(files.kernel), "-initrd", str(files.initramfs), "-append", " ".join(kernel)]
+    for tag, path, options in (
+        ("host", "/", "readonly=on,multidevs=remap"),
+        ("control", str(control), "multidevs=remap"),
+        ("scratch", str(scratch), "multidevs=remap"),
+    ):
+        argv += ["-fsdev", f"local,id={tag},path={path},security_model=none,{options}"]
+        argv += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    for number, node in enumerate(machine.nodes):
+        fields = [f"node,nodeid={number}"]
+        cpus = machine.cpus_of(number)
+        if cpus:
+            fields.append(f"cpus={cpus[0]}-{cpus[-1]}")
+        if node.memory_mib:
+            argv += ["-object", f"memory-backend-ram,id=m{number},size={node.memory_mib}M"]
+            fields.append(f"memdev=m{number}")
+        argv += ["-numa", ",".join(fields)]
+    for i, row in enumerate(machine.distances or ()):
+        for j, value in enumerate(row):
+            argv += ["-numa", f"dist,src={i},dst={j},val={value}"]
+    return argv
+
+
+def _supervise(
+    argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None
+) -> bool:
+    """Run QEMU to its end, passing output on as it comes; False when it had to be killed at `deadline`."""
+    with open(control / "qemu", "wb") as complaints, open(control / "stdout", errors="replace") as out, open(
+        control / "stderr", errors="replace"
+    ) as err:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
+        )
+        try:
+            ended = False
+            while not ended and time.monotonic() < deadline:
+                try:
+                    process.wait(POLL_S)
+                    ended = True
+                except subprocess.TimeoutExpired:
+                    pass
+                for source in (out, err):
+                    text = source.read()
+                    if text and stream:
+                        stream(text)
+            return ended
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
