@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One tier: every family compiled for it, and the table that names them. Included by each isa/<tier>.c, which sets
+ * NMB_TIER, NMB_TIER_NAME, NMB_TIER_LEVEL and one of NMB_TIER_SCALAR, _AVX2, _AVX512, _NEON. */
+#include "../nmb.h"
+#include "vec.h"
+
+#include "chase.inc.h"
+#include "gemm.inc.h"
+#include "stream.inc.h"
+#include "stride.inc.h"
+
+static const nmb_kernel kernels[] = {NMB_CHASE_ROWS NMB_STRIDE_ROWS NMB_STREAM_ROWS NMB_GEMM_ROWS};
+
+extern const nmb_tier NMB_TIER;
+const nmb_tier NMB_TIER = {NMB_TIER_NAME, NMB_TIER_LEVEL, kernels, sizeof kernels / sizeof *kernels, 0};

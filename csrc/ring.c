@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nmb.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "random.h"
+
+struct nmb_ring {
+    nmb_ring_spec spec;
+    size_t nodes, window_nodes, windows;
+    uint32_t *order;        /* nodes in the order of travel; chain c owns [bound(c), bound(c + 1)) */
+    uint32_t *window_order; /* windows in the order of travel */
+    size_t short_at;        /* where in window_order the last window stands, which may hold fewer nodes */
+    _Atomic uint64_t *seen; /* one bit a node */
+    _Atomic uint64_t visited, wrong;
+};
+
+static size_t bound(const nmb_ring *ring, unsigned chain) { return ring->nodes * chain / ring->spec.chains; }
+
+static void shuffle(uint32_t *items, size_t count, uint64_t *random)
+{
+    for (size_t i = count; i > 1; i--) { /* Fisher and Yates */
+        size_t j = nmb_random_below(random, (uint32_t)i);
+        uint32_t t = items[i - 1];
+        items[i - 1] = items[j];
+        items[j] = t;
+    }
+}
+
+/* Where the pointer of a node stands: all nodes with theirs at one offset would share few cache sets and banks. */
+static void **slot(const nmb_ring *ring, uint32_t node)
+{
+    uint64_t slots = ring->spec.stride / sizeof(void *);
+    uint64_t at = (nmb_mix(ring->spec.seed ^ node) >> 32) * slots >> 32;
+    return (void **)((char *)ring->spec.base + node * ring->spec.stride) + at;
+}
+
+int nmb_ring_create(const nmb_ring_spec *spec, nmb_ring **out)
+{
+    if (spec->stride < sizeof(void *) || spec->stride % sizeof(void *) || (uintptr_t)spec->base % sizeof(void *) ||
+        spec->chains < 1 || spec->chains > NMB_MAX_CHAINS || spec->bytes / spec->stride < spec->chains)
+        return -EINVAL;
+    if (spec->bytes / spec->stride > UINT32_MAX)
+        return -EOVERFLOW;
+    nmb_ring *ring = calloc(1, sizeof *ring);
+    if (!ring)
+        return -ENOMEM;
+    ring->spec = *spec;
+    ring->nodes = spec->bytes / spec->stride;
+    ring->window_nodes = spec->window / spec->stride;
+    if (ring->window_nodes < 1 || ring->window_nodes > ring->nodes)
+        ring->window_nodes = ring->window_nodes ? ring->nodes : 1;
+    ring->windows = (ring->nodes + ring->window_nodes - 1) / ring->window_nodes;
+    ring->order = malloc(ring->nodes * sizeof *ring->order);
+    ring->window_order = malloc(ring->windows * sizeof *ring->window_order);
+    ring->seen = calloc(ring->nodes / 64 + 1, sizeof *ring->seen);
+    if (!ring->order || !ring->window_order || !ring->seen) {
+        nmb_ring_destroy(ring);
+        return -ENOMEM;
+    }
+    uint64_t random = nmb_mix(spec->seed);
+    for (size_t i = 0; i < ring->windows; i++)
+        ring->window_order[i] = (uint32_t)i;
+    shuffle(ring->window_order, ring->windows, &random);
+    while (ring->window_order[ring->short_at] != ring->windows - 1)
+        ring->short_at++;
+    *out = ring;
+    return 0;
+}
+
+void nmb_ring_destroy(nmb_ring *ring)
+{
+    if (!ring)
+        return;
+    free(ring->order);
+    free(ring->window_order);
+    free((void *)ring->seen);
+    free(ring);
+}
+
+size_t nmb_ring_nodes(const nmb_ring *ring) { return ring->nodes; }
+
+void *nmb_ring_start(const nmb_ring *ring, unsigned chain)
+{
+    return chain < ring->spec.chains ? slot(ring, ring->order[bound(ring, chain)]) : NULL;
+}
+
+int nmb_ring_order(nmb_ring *ring, unsigned part, unsigned parts)
+{
+    size_t full = ring->window_nodes, missing = full * ring->windows - ring->nodes;
+    if (part >= parts)
+        return -EINVAL;
+    for (size_t i = ring->windows * part / parts; i < ring->windows * (part + 1) / parts; i++) {
+        size_t window = ring->window_order[i];
+        size_t first = i * full - (i > ring->short_at ? missing : 0);
+        size_t count = full - (i == ring->short_at ? missing : 0);
+        uint64_t random = nmb_mix(ring->spec.seed + window + 1);
+        for (size_t j = 0; j < count; j++)
+            ring->order[first + j] = (uint32_t)(window * full + j);
+        shuffle(ring->order + first, count, &random);
+    }
+    return 0;
+}
+
+/* Calls nothing for the chains outside of positions [from, to): `next` is the position that follows `i` on its chain.
+ */
+#define FOR_EACH_STEP(ring, part, parts, i, next)                                                                      \
+    for (unsigned chain_ = 0; chain_ < (ring)->spec.chains; chain_++)                                                  \
+        for (size_t lo_ = bound(ring, chain_), hi_ = bound(ring, chain_ + 1),                                          \
+                    from_ = (ring)->nodes * (part) / (parts), to_ = (ring)->nodes * ((part) + 1) / (parts),            \
+                    i = from_ > lo_ ? from_ : lo_, next = i + 1 < hi_ ? i + 1 : lo_;                                   \
+             i < hi_ && i < to_; i++, next = i + 1 < hi_ ? i + 1 : lo_)
+
+int nmb_ring_link(nmb_ring *ring, unsigned part, unsigned parts)
+{
+    if (part >= parts)
+        return -EINVAL;
+    FOR_EACH_STEP(ring, part, parts, i, next)
+    *slot(ring, ring->order[i]) = slot(ring, ring->order[next]);
+    return 0;
+}
+
+/* The pointers are `chains` cycles over all nodes if the order names every node once and each node's pointer leads to
+ * the next one's slot. Both are read back independently, so nothing waits for a chain of dependent loads. */
+int nmb_ring_prove(nmb_ring *ring, unsigned part, unsigned parts)
+{
+    uint64_t visited = 0, wrong = 0;
+    if (part >= parts)
+        return -EINVAL;
+    FOR_EACH_STEP(ring, part, parts, i, next)
+    {
+        uint32_t node = ring->order[i];
+        if (node >= ring->nodes) {
+            wrong++;
+            continue;
+        }
+        uint64_t bit = (uint64_t)1 << node % 64;
+        visited += !(atomic_fetch_or_explicit(&ring->seen[node / 64], bit, memory_order_relaxed) & bit);
+        wrong += *slot(ring, node) != slot(ring, ring->order[next]);
+    }
+    atomic_fetch_add(&ring->visited, visited);
+    atomic_fetch_add(&ring->wrong, wrong);
+    return 0;
+}
+
+int nmb_ring_proven(const nmb_ring *ring) { return ring->visited == ring->nodes && !ring->wrong ? 0 : -EILSEQ; }
+
+uint64_t nmb_ring_walk(void *start, uint64_t limit)
+{
+    void *p = start;
+    for (uint64_t steps = 1; steps <= limit; steps++) {
+        p = *(void *volatile *)p;
+        if (p == start)
+            return steps;
+    }
+    return 0;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What team.c (threads that wait) and run.c (one timed run) share. */
+#ifndef NMB_TEAM_H
+#define NMB_TEAM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "nmb.h"
+
+typedef struct nmb_barrier {
+    _Alignas(NMB_PAD) atomic_uint arrived;
+    _Alignas(NMB_PAD) atomic_uint sense;
+} nmb_barrier;
+
+typedef struct nmb_worker {
+    _Alignas(NMB_PAD) nmb_team *team;
+    pthread_t thread;
+    int cpu;
+    unsigned index;
+    nmb_stamp stamp;
+} nmb_worker;
+
+struct nmb_team {
+    _Alignas(NMB_PAD) atomic_uint generation;
+    _Alignas(NMB_PAD) atomic_uint pending;
+    _Alignas(NMB_PAD) atomic_int stop;
+    atomic_int quit;
+    nmb_barrier barrier;
+    _Alignas(NMB_PAD) nmb_clock clock;
+    size_t count;
+    nmb_worker *workers;
+    nmb_stamp *stamps;
+    nmb_work *works;
+    uint64_t window;
+    unsigned flags, active;
+    uint64_t start; /* common start of the run, set by the last to arrive */
+};
+
+/* Sense-reversing barrier (Mellor-Crummey and Scott, ACM TOCS 9(1), 1991). The last to arrive calls last(arg) before it
+ * lets the others go; returns 1 on that thread. */
+int nmb_barrier_wait(nmb_barrier *barrier, unsigned count, void (*last)(void *), void *arg);
+void nmb_run_one(nmb_worker *worker);
+
+#endif
