@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bandwidth kernels over f64 arrays: a is the destination, b and c are sources (read and update work on a). Arrays may
+ * start at any 8-byte boundary and have any length; the destination decides where vectors start, so that no store is
+ * split over two lines and NT stores fill whole ones. */
+
+/* Value that round `round` of a write kernel stores: in [1, 2), thus never zero bits (hardware may drop zeros written
+ * over zeros) and never a denormal for the kernel that reads the array next; another one each round. */
+static inline double nmb_write_value(uint64_t seed, uint64_t round)
+{
+    union {
+        uint64_t bits;
+        double value;
+    } u;
+    u.bits = UINT64_C(0x3ff0000000000000) | ((seed + round) * UINT64_C(0x9e3779b97f4a7c15)) >> 12;
+    return u.value;
+}
+
+/* Elements before p reaches a line boundary. */
+static inline size_t nmb_head(const void *p, size_t n)
+{
+    const size_t head = (size_t)(-(uintptr_t)p & (NMB_LINE - 1)) / sizeof(double);
+    return head < n ? head : n;
+}
+
+static inline void nmb_vd_store_pair(double *p, nmb_vd v, nmb_vd w)
+{
+    nmb_vd_store(p, v);
+    nmb_vd_store(p + NMB_LANES, w);
+}
+
+#define NMB_BLOCK (8 * NMB_LANES) /* elements per turn of an unrolled loop */
+
+/* Every byte reaches the result: sums modulo 2^64 are injective in each summand, and doubling between rounds keeps the
+ * weight of a round's sum, 2^rounds - 1, odd. Integer adds take one cycle and a memory operand. */
+static uint64_t nmb_stream_read(nmb_args *args, uint64_t loops)
+{
+    const uint64_t *a = args->a;
+    const size_t n = args->bytes / sizeof(uint64_t);
+    uint64_t total = 0;
+
+    for (; loops; loops--) {
+        size_t i = 0;
+        uint64_t sum = 0;
+        nmb_vu s0 = nmb_vu_zero(), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+        for (const size_t head = nmb_head(a, n); i < head; i++) {
+            sum += a[i];
+            nmb_barrier();
+        }
+        for (; n - i >= NMB_BLOCK; i += NMB_BLOCK) {
+            const uint64_t *p = a + i;
+            s0 = nmb_vu_add(s0, nmb_vu_load(p));
+            s1 = nmb_vu_add(s1, nmb_vu_load(p + 1 * NMB_LANES));
+            s2 = nmb_vu_add(s2, nmb_vu_load(p + 2 * NMB_LANES));
+            s3 = nmb_vu_add(s3, nmb_vu_load(p + 3 * NMB_LANES));
+            s4 = nmb_vu_add(s4, nmb_vu_load(p + 4 * NMB_LANES));
+            s5 = nmb_vu_add(s5, nmb_vu_load(p + 5 * NMB_LANES));
+            s6 = nmb_vu_add(s6, nmb_vu_load(p + 6 * NMB_LANES));
+            s7 = nmb_vu_add(s7, nmb_vu_load(p + 7 * NMB_LANES));
+        }
+        for (; i < n; i++) {
+            sum += a[i];
+            nmb_barrier();
+        }
+        s0 = nmb_vu_add(nmb_vu_add(s0, s1), nmb_vu_add(s2, s3));
+        s4 = nmb_vu_add(nmb_vu_add(s4, s5), nmb_vu_add(s6, s7));
+        total = 2 * total + sum + nmb_vu_sum(nmb_vu_add(s0, s4));
+        nmb_barrier();
+    }
+    return total;
+}
+
+/* One kernel that stores: ELEM(i) is the value of element i, VEC(i) that of a vector from element i on, PAIR stores two
+ * vectors, END closes the call. All loads of a block come before its stores: fewer turns between reading and writing.
+ */
+#define NMB_STREAM_KERNEL(name, ELEM, VEC, PAIR, END)                                                                  \
+    static uint64_t name(nmb_args *args, uint64_t loops)                                                               \
+    {                                                                                                                  \
+        double *const a = args->a;                                                                                     \
+        const double *const b = args->b, *const c = args->c;                                                           \
+        const size_t n = args->bytes / sizeof(double), head = nmb_head(a, n);                                          \
+        (void)b, (void)c;                                                                                              \
+        for (uint64_t round = 0; round < loops; round++) {                                                             \
+            const double s = NMB_SCALAR_##ELEM(args, round);                                                           \
+            const nmb_vd vs = nmb_vd_set(s);                                                                           \
+            size_t i = 0;                                                                                              \
+            (void)s, (void)vs;                                                                                         \
+            for (; i < head; i++) {                                                                                    \
+                a[i] = ELEM(i);                                                                                        \
+                nmb_barrier();                                                                                         \
+            }                                                                                                          \
+            for (; n - i >= NMB_BLOCK; i += NMB_BLOCK) {                                                               \
+                const nmb_vd v0 = VEC(i), v1 = VEC(i + NMB_LANES);                                                     \
+                const nmb_vd v2 = VEC(i + 2 * NMB_LANES), v3 = VEC(i + 3 * NMB_LANES);                                 \
+                const nmb_vd v4 = VEC(i + 4 * NMB_LANES), v5 = VEC(i + 5 * NMB_LANES);                                 \
+                const nmb_vd v6 = VEC(i + 6 * NMB_LANES), v7 = VEC(i + 7 * NMB_LANES);                                 \
+                PAIR(a + i, v0, v1);                                                                                   \
+                PAIR(a + i + 2 * NMB_LANES, v2, v3);                                                                   \
+                PAIR(a + i + 4 * NMB_LANES, v4, v5);                                                                   \
+                PAIR(a + i + 6 * NMB_LANES, v6, v7);                                                                   \
+            }                                                                                                          \
+            for (; i < n; i++) {                                                                                       \
+                a[i] = ELEM(i);                                                                                        \
+                nmb_barrier();                                                                                         \
+            }                                                                                                          \
+            nmb_barrier();                                                                                             \
+        }                                                                                                              \
+        END;                                                                                                           \
+        return 0;                                                                                                      \
+    }
+
+#define NMB_ELEM_WRITE(i)                       s
+#define NMB_VEC_WRITE(i)                        vs
+#define NMB_SCALAR_NMB_ELEM_WRITE(args, round)  nmb_write_value((args)->seed, round)
+#define NMB_ELEM_COPY(i)                        b[i]
+#define NMB_VEC_COPY(i)                         nmb_vd_load(b + (i))
+#define NMB_SCALAR_NMB_ELEM_COPY(args, round)   (args)->scalar
+#define NMB_ELEM_SCALE(i)                       s *b[i]
+#define NMB_VEC_SCALE(i)                        nmb_vd_mul(vs, nmb_vd_load(b + (i)))
+#define NMB_SCALAR_NMB_ELEM_SCALE(args, round)  (args)->scalar
+#define NMB_ELEM_ADD(i)                         b[i] + c[i]
+#define NMB_VEC_ADD(i)                          nmb_vd_add(nmb_vd_load(b + (i)), nmb_vd_load(c + (i)))
+#define NMB_SCALAR_NMB_ELEM_ADD(args, round)    (args)->scalar
+#define NMB_ELEM_TRIAD(i)                       nmb_fma(s, c[i], b[i])
+#define NMB_VEC_TRIAD(i)                        nmb_vd_fma(vs, nmb_vd_load(c + (i)), nmb_vd_load(b + (i)))
+#define NMB_SCALAR_NMB_ELEM_TRIAD(args, round)  (args)->scalar
+#define NMB_ELEM_UPDATE(i)                      s *a[i]
+#define NMB_VEC_UPDATE(i)                       nmb_vd_mul(vs, nmb_vd_load(a + (i)))
+#define NMB_SCALAR_NMB_ELEM_UPDATE(args, round) (args)->scalar
+
+NMB_STREAM_KERNEL(nmb_stream_write, NMB_ELEM_WRITE, NMB_VEC_WRITE, nmb_vd_store_pair, (void)0)
+NMB_STREAM_KERNEL(nmb_stream_copy, NMB_ELEM_COPY, NMB_VEC_COPY, nmb_vd_store_pair, (void)0)
+NMB_STREAM_KERNEL(nmb_stream_scale, NMB_ELEM_SCALE, NMB_VEC_SCALE, nmb_vd_store_pair, (void)0)
+NMB_STREAM_KERNEL(nmb_stream_add, NMB_ELEM_ADD, NMB_VEC_ADD, nmb_vd_store_pair, (void)0)
+NMB_STREAM_KERNEL(nmb_stream_triad, NMB_ELEM_TRIAD, NMB_VEC_TRIAD, nmb_vd_store_pair, (void)0)
+NMB_STREAM_KERNEL(nmb_stream_update, NMB_ELEM_UPDATE, NMB_VEC_UPDATE, nmb_vd_store_pair, (void)0)
+
+#define NMB_STREAM_ROW(kernel, text, nt, n_arrays, reads, writes, allocates, n_flops)                                  \
+    {                                                                                                                  \
+        .name = #kernel, .family = "stream", .brief = text, .fn = nmb_stream_##kernel, .flags = NMB_SLICED | (nt),     \
+        .arrays = n_arrays, .element_bytes = 8, .bytes_read = reads, .bytes_written = writes,                          \
+        .bytes_allocated = allocates, .flops = n_flops                                                                 \
+    }
+
+#if NMB_HAVE_NT
+NMB_STREAM_KERNEL(nmb_stream_write_nt, NMB_ELEM_WRITE, NMB_VEC_WRITE, nmb_vd_stream_pair, nmb_fence())
+NMB_STREAM_KERNEL(nmb_stream_copy_nt, NMB_ELEM_COPY, NMB_VEC_COPY, nmb_vd_stream_pair, nmb_fence())
+NMB_STREAM_KERNEL(nmb_stream_triad_nt, NMB_ELEM_TRIAD, NMB_VEC_TRIAD, nmb_vd_stream_pair, nmb_fence())
+
+#define NMB_STREAM_NT_ROWS                                                                                             \
+    NMB_STREAM_ROW(write_nt, "a[i] = s, past the caches", NMB_NT, 1, 0, 8, 0, 0),                                      \
+        NMB_STREAM_ROW(copy_nt, "a[i] = b[i], past the caches", NMB_NT, 2, 8, 8, 0, 0),                                \
+        NMB_STREAM_ROW(triad_nt, "a[i] = b[i] + s * c[i], past the caches", NMB_NT, 3, 16, 8, 0, 2),
+#else
+#define NMB_STREAM_NT_ROWS
+#endif
+
+#define NMB_STREAM_ROWS                                                                                                \
+    NMB_STREAM_ROW(read, "sum += a[i]", 0, 1, 8, 0, 0, 0), NMB_STREAM_ROW(write, "a[i] = s", 0, 1, 0, 8, 8, 0),        \
+        NMB_STREAM_ROW(copy, "a[i] = b[i]", 0, 2, 8, 8, 8, 0),                                                         \
+        NMB_STREAM_ROW(scale, "a[i] = s * b[i]", 0, 2, 8, 8, 8, 1),                                                    \
+        NMB_STREAM_ROW(add, "a[i] = b[i] + c[i]", 0, 3, 16, 8, 8, 1),                                                  \
+        NMB_STREAM_ROW(triad, "a[i] = b[i] + s * c[i]", 0, 3, 16, 8, 8, 2),                                            \
+        NMB_STREAM_ROW(update, "a[i] = s * a[i]", 0, 1, 8, 8, 0, 1), NMB_STREAM_NT_ROWS
