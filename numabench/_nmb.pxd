@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport int16_t, uint64_t
+
+cdef extern from "nmb.h" nogil:
+    enum:
+        NMB_MAX_CHAINS
+        NMB_MAX_NODES
+        NMB_SLICED
+        NMB_COUNTED
+        NMB_NT
+        NMB_DEPENDENT
+        NMB_SETUP
+        NMB_CLOCK_COUNTER
+        NMB_CLOCK_MONOTONIC_RAW
+        NMB_RUN_CORE_HZ
+
+    ctypedef struct nmb_clock:
+        int source, invariant
+        double hz, overhead_ns, step_ns
+
+    int nmb_clock_init(int want, nmb_clock *out)
+    uint64_t nmb_clock_now(const nmb_clock *clock)
+    double nmb_core_hz(const nmb_clock *clock)
+
+    int nmb_affinity_get(int tid, int *cpus, size_t max, size_t *count)
+    int nmb_affinity_set(int tid, const int *cpus, size_t count)
+    int nmb_affinity_where(int *cpu, int *node)
+
+    ctypedef struct nmb_region:
+        pass
+    ctypedef struct nmb_region_spec:
+        size_t bytes
+        int page_kind, policy
+        const int *nodes
+        size_t node_count
+
+    int nmb_region_create(const nmb_region_spec *spec, const char **call, nmb_region **out)
+    void nmb_region_destroy(nmb_region *region)
+    void *nmb_region_base(const nmb_region *region)
+    size_t nmb_region_bytes(const nmb_region *region)
+    size_t nmb_region_page_bytes(const nmb_region *region)
+    int nmb_region_collapse(nmb_region *region)
+
+    int nmb_placement_query(const void *base, size_t pages, size_t page_bytes, int16_t *node_of_page)
+    void nmb_placement_count(const int16_t *node_of_page, size_t pages, uint64_t *per_node, uint64_t *not_resident)
+    uint64_t nmb_placement_moved(const int16_t *before, const int16_t *after, size_t pages)
+
+    ctypedef struct nmb_smaps:
+        uint64_t rss, anon_huge, swap, kernel_page, mmu_page
+    int nmb_smaps_query(const void *base, nmb_smaps *out)
+    int nmb_numa_maps_query(const void *base, uint64_t *bytes_per_node, uint64_t *kernel_page)
+
+    ctypedef struct nmb_args:
+        void *a
+        void *b
+        void *c
+        size_t bytes, stride
+        double scalar
+        uint64_t seed
+        void **cursor
+        unsigned chains, part, parts
+        void *shared
+        size_t m, n, k, lda, ldb, ldc
+        double alpha, beta
+        void *scratch
+        size_t scratch_bytes, mc, kc, nc
+
+    ctypedef struct nmb_kernel:
+        const char *name
+        const char *family
+        const char *brief
+        unsigned flags, arrays, element_bytes, bytes_read, bytes_written, bytes_allocated, flops
+        unsigned mr, nr, default_mc, default_kc, default_nc
+
+    ctypedef struct nmb_tier:
+        const char *name
+        const char *level
+        const nmb_kernel *kernels
+        size_t count
+        int usable
+
+    size_t nmb_tiers(nmb_tier *out, size_t max)
+    const nmb_kernel *nmb_setup_kernel(const char *name)
+    size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, size_t mc, size_t kc, size_t nc)
+
+    ctypedef struct nmb_ring:
+        pass
+    ctypedef struct nmb_ring_spec:
+        void *base
+        size_t bytes, stride, window
+        unsigned chains
+        uint64_t seed
+    int nmb_ring_create(const nmb_ring_spec *spec, nmb_ring **out)
+    void nmb_ring_destroy(nmb_ring *ring)
+    size_t nmb_ring_nodes(const nmb_ring *ring)
+    void *nmb_ring_start(const nmb_ring *ring, unsigned chain)
+    int nmb_ring_proven(const nmb_ring *ring)
+    uint64_t nmb_ring_walk(void *start, uint64_t limit)
+
+    ctypedef struct nmb_team:
+        pass
+    ctypedef struct nmb_work:
+        const nmb_kernel *kernel
+        nmb_args args
+        uint64_t loops
+        size_t block
+    ctypedef struct nmb_stamp:
+        uint64_t start, end
+        double elements
+        uint64_t sink
+        double core_hz_before, core_hz_after
+        uint64_t voluntary_switches, involuntary_switches, minor_faults
+        int cpu_start, cpu_end, error
+    int nmb_team_create(const nmb_clock *clock, const int *cpus, size_t count, nmb_team **out)
+    void nmb_team_destroy(nmb_team *team)
+    size_t nmb_team_size(const nmb_team *team)
+    int nmb_team_start(nmb_team *team, nmb_work *works, uint64_t window_ticks, unsigned flags)
+    int nmb_team_wait(nmb_team *team, unsigned timeout_ms)
+    void nmb_team_cancel(nmb_team *team)
+    const nmb_stamp *nmb_team_stamps(const nmb_team *team)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+# Part of _core.pyx: what a thread is given to do, and the team that does it.
+
+cdef class Work:
+    """One thread's share of a run: a kernel, where its arrays are, and how long.
+
+    Arrays are (region, byte offset) pairs. ``loops`` 0 means until the window of the run ends; ``block`` is bytes of each
+    array, or rounds, per call of the kernel (nmb.h). Everything is checked against the regions' sizes here, since a
+    kernel checks nothing.
+    """
+
+    cdef nmb_work c
+    cdef readonly Kernel kernel
+    cdef list regions
+    cdef readonly Ring ring
+
+    def __cinit__(
+        self, Kernel kernel, a=None, b=None, c=None, scratch=None, size_t bytes=0, size_t stride=0, double scalar=0,
+        uint64_t seed=1, Ring ring=None, unsigned chains=0, unsigned part=0, unsigned parts=1, size_t m=0, size_t n=0,
+        size_t k=0, size_t lda=0, size_t ldb=0, size_t ldc=0, double alpha=1, double beta=0, uint64_t loops=0,
+        size_t block=0,
+    ):
+        cdef nmb_args *args = &self.c.args
+        cdef size_t size, element, room
+        memset(&self.c, 0, sizeof(self.c))
+        self.kernel, self.regions, self.ring = kernel, [], ring
+        if kernel is None:
+            return
+        element = kernel.element_bytes
+        self.c.kernel, self.c.loops, self.c.block = kernel.c, loops, block
+        args.bytes, args.stride, args.scalar, args.seed = bytes, stride, scalar, seed
+        args.chains, args.part, args.parts = chains, part, parts
+        args.m, args.n, args.k, args.lda, args.ldb, args.ldc = m, n, k, lda, ldb, ldc
+        args.alpha, args.beta = alpha, beta
+        if kernel.family == "gemm":
+            if lda < k or ldb < n or ldc < n:
+                raise ValueError("leading dimension smaller than the row")
+            args.a, args.b = self.at(a, self.span(m, k, lda, element)), self.at(b, self.span(k, n, ldb, element))
+            args.c = self.at(c, self.span(m, n, ldc, element))
+            room = nmb_gemm_scratch(kernel.c, m, n, k, 0, 0, 0)
+            args.scratch, args.scratch_bytes = self.at(scratch, room), room
+        elif kernel.family == "chase":
+            if ring is None or not 1 <= chains <= NMB_MAX_CHAINS or nmb_ring_start(ring.c, chains - 1) == NULL:
+                raise ValueError(f"chase needs a ring of at least {chains} chains (1 to {NMB_MAX_CHAINS})")
+            if not ring.proven:
+                raise NumabenchError("the ring has not been proven to be one cycle per chain")
+            self.regions.append(ring.region)
+            for i in range(chains):
+                args.cursor[i] = nmb_ring_start(ring.c, i)
+        elif ring is not None:
+            self.regions.append(ring.region)
+            args.shared = ring.c
+        else:
+            if kernel.family == "stride" and (stride < element or stride % element or (block and block % stride)):
+                raise ValueError(f"stride {stride} and block {block}: multiples of {element} and of the stride")
+            if kernel.family != "stride" and stride:
+                raise ValueError(f"kernel {kernel.name} takes no stride")
+            if bytes % element or block % element:
+                raise ValueError(f"{bytes} bytes in blocks of {block}: not whole elements of {element} bytes")
+            args.a = self.at(a, bytes)
+            if kernel.arrays > 1:
+                args.b = self.at(b, bytes)
+            if kernel.arrays > 2:
+                args.c = self.at(c, bytes)
+
+    cdef size_t span(self, size_t rows, size_t columns, size_t leading, size_t element):
+        return ((rows - 1) * leading + columns) * element if rows and columns else 0
+
+    cdef void *at(self, place, size_t bytes) except? NULL:
+        cdef Region region
+        cdef size_t offset
+        if place is None:
+            raise ValueError(f"kernel {self.kernel.name}: an array is missing")
+        region, offset = place
+        if offset > region.bytes or bytes > region.bytes - offset:
+            raise ValueError(f"{bytes} bytes at {offset} lie outside a region of {region.bytes} bytes")
+        self.regions.append(region)
+        return <char *>nmb_region_base(region.open()) + offset
+
+
+cdef class Team:
+    """Threads pinned one per entry of ``cpus`` that wait for work; every pin is read back when the team is made."""
+
+    cdef nmb_team *c
+    cdef readonly Clock clock
+    cdef readonly tuple cpus
+    cdef bint running
+
+    def __cinit__(self, cpus, Clock clock=None):
+        cdef int *numbers
+        cdef size_t count
+        cdef int rc
+        self.cpus, self.clock = tuple(cpus), clock if clock is not None else Clock()
+        count = len(self.cpus)
+        if count == 0:
+            raise ValueError("a team needs at least one CPU")
+        numbers = <int *>calloc(count, sizeof(int))
+        if numbers == NULL:
+            raise MemoryError
+        try:
+            for i, cpu in enumerate(self.cpus):
+                numbers[i] = cpu
+            with nogil:
+                rc = nmb_team_create(&self.clock.c, numbers, count, &self.c)
+        finally:
+            free(numbers)
+        check(rc, f"pin threads to CPUs {list(self.cpus)}", PlacementError)
+
+    def __dealloc__(self):
+        if self.c != NULL:
+            with nogil:
+                nmb_team_destroy(self.c)
+
+    def __del__(self):
+        if self.c != NULL:
+            warnings.warn(f"unclosed team of {len(self.cpus)} threads", ResourceWarning, source=self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __len__(self):
+        return len(self.cpus)
+
+    def close(self):
+        """End the threads. Closing twice is allowed."""
+        cdef nmb_team *team = self.c
+        if self.running:
+            raise BufferError("the team is running")
+        self.c = NULL
+        with nogil:
+            nmb_team_destroy(team)
+
+    def run(self, works, double window_ns=0, bint core_hz=False):
+        """Run works[i] on thread i (None: that thread sits out) from a common start; returns a Stamp or None for each.
+
+        ``window_ns`` is the common window for works without loops, ns. Ctrl-C ends the run at its next block.
+        Raises NumabenchError when a thread reports an error, KeyboardInterrupt when interrupted.
+        """
+        cdef nmb_team *team = self.c
+        cdef list given = list(works)
+        cdef nmb_work *c_works
+        cdef Work work
+        cdef Region region
+        cdef uint64_t window = <uint64_t>(window_ns * self.clock.c.hz / 1e9)
+        cdef unsigned flags = NMB_RUN_CORE_HZ if core_hz else 0
+        cdef int rc
+        if team == NULL or self.running:
+            raise ValueError("team is closed" if team == NULL else "the team is running")
+        if len(given) != len(self.cpus):
+            raise ValueError(f"{len(given)} works for a team of {len(self.cpus)}")
+        held = [region for work in given if work is not None for region in work.regions]
+        for region in held:
+            region.open()
+        c_works = <nmb_work *>calloc(len(given), sizeof(nmb_work))
+        if c_works == NULL:
+            raise MemoryError
+        for i, item in enumerate(given):
+            if item is not None:
+                work = item
+                c_works[i] = work.c
+        for region in held:
+            region.views += 1
+        self.running = True
+        interrupt = None
+        try:
+            check(nmb_team_start(team, c_works, window, flags), "start of a run")
+            while True:
+                with nogil:
+                    rc = nmb_team_wait(team, POLL_MS)
+                if rc != -ETIMEDOUT:
+                    break
+                try:
+                    PyErr_CheckSignals()
+                except BaseException as error:  # ends the run first, then goes on its way
+                    interrupt = error
+                    nmb_team_cancel(team)
+            for i, item in enumerate(given):
+                if item is not None:
+                    work = item
+                    work.c = c_works[i]  # chains go on where they stopped
+        finally:
+            self.running = False
+            for region in held:
+                region.views -= 1
+            free(c_works)
+        if interrupt is not None:
+            raise interrupt
+        return self.stamps(given)
+
+    cdef list stamps(self, list given):
+        cdef const nmb_stamp *found = nmb_team_stamps(self.c)
+        cdef double scale = 1e9 / self.clock.c.hz
+        cdef uint64_t origin = 0
+        cdef const nmb_stamp *s
+        cdef list result = []
+        started = [found[i].start for i in range(len(given)) if given[i] is not None]
+        if started:
+            origin = min(started)
+        for i, item in enumerate(given):
+            s = &found[i]
+            if item is None:
+                result.append(None)
+                continue
+            check(s.error, f"{item.kernel.name} on CPU {self.cpus[i]}", PlacementError)
+            result.append(
+                Stamp(
+                    self.cpus[i], (s.start - origin) * scale, (s.end - origin) * scale, s.elements, s.sink,
+                    s.core_hz_before, s.core_hz_after, s.voluntary_switches, s.involuntary_switches, s.minor_faults,
+                    s.cpu_start, s.cpu_end,
+                )
+            )
+        return result
