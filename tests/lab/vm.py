@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,16 +17,17 @@ from pathlib import Path
 
 from tests.lab import image
 from tests.lab.errors import BootError, LabError, TimeLimit, find_tools
-from tests.lab.machines import Machine
+from tests.lab.machines import Machine, Penalties
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Where the guest sees the folder with its script and its output (see image.INIT).
 CONTROL = "/run/numabench-lab"
 SHARE = "trans=virtio,version=9p2000.L,msize=1048576,cache=none"
 POLL_S = 0.05
-# q35 keeps at most this much memory below 4 GiB once there is too much to fit under its PCI hole at 2.75 GiB.
-PCI_HOLE_BYTES = 0xB0000000
-LOW_MEMORY_BYTES = 0x80000000
+LINE_BYTES = 64
+# A link may catch up on so much lost time: its users wait by spinning, and the host lets others run meanwhile.
+BURST_S = 1e-3
+PLUGIN_QEMU = {(7, 2)}
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,36 @@ def qemu_argv(machine: Machine, control: Path, scratch: Path, serial: Sequence[s
     for i, row in enumerate(machine.distances or ()):
         for j, value in enumerate(row):
             argv += ["-numa", f"dist,src={i},dst={j},val={value}"]
+    if machine.penalties:
+        argv += ["-plugin", ",".join([str(image.plugin()), *plugin_arguments(machine, machine.penalties)])]
     return argv
+
+
+def plugin_arguments(machine: Machine, penalties: Penalties) -> list[str]:
+    """The arguments of plugin/delay.c for a machine. Raises LabError when QEMU's version is not one known."""
+    qemu = find_tools("qemu-system-x86_64")["qemu-system-x86_64"]
+    version = re.search(rb"version (\d+)\.(\d+)", image.run_tool([qemu, "--version"]))
+    if version is None or (int(version[1]), int(version[2])) not in PLUGIN_QEMU:
+        raise LabError("penalties need QEMU 7.2: another version may number memory otherwise for its plugins")
+    hz = image.tsc_hz()
+    arguments = [f"lines={penalties.cache_bytes // LINE_BYTES}", f"burst={int(BURST_S * hz)}"]
+    nodes = range(len(machine.nodes))
+    arguments.append("cpus=" + ":".join(str(node) for node in nodes for _ in machine.cpus_of(node)))
+    base = 0
+    for number, node in enumerate(machine.nodes):
+        size = node.memory_mib << 20
+        if size:
+            # QEMU 7.2 gives plugins the place of a memory backend among all memory blocks, plus its place in
+            # guest memory, plus the offset in it: twice the sum of the nodes before it, and no PCI hole.
+            arguments.append(f"ram={2 * base:x}-{size:x}-{number}")
+        base += size
+    for i in nodes:
+        for j in nodes:
+            if penalties.cycles[i][j]:
+                arguments.append(f"delay={i}-{j}-{penalties.cycles[i][j]}")
+            if penalties.bytes_per_s and penalties.bytes_per_s[i][j]:
+                arguments.append(f"cap={i}-{j}-{LINE_BYTES * hz // penalties.bytes_per_s[i][j]}")
+    return arguments
 
 
 def _supervise(
