@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured and what came out: cases, samples with their evidence, series, tables. Plain frozen data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Trust = Literal["proven", "inferred", "untrusted", "unavailable"]
+
+# A fatal flag keeps the value but takes it out of verdicts and ratios; a warning stands beside it.
+FATAL = {
+    "misplaced": "pages were not on the node asked for",
+    "not_resident": "pages were absent, or the shared zero page",
+    "unpinned": "a thread was not on the CPU asked for",
+    "short_cycle": "the pointers are not one cycle over the buffer",
+    "bad_result": "the result differs from the reference",
+    "throttled": "the cgroup's CPU quota stopped the threads during the measurement",
+    "migrated": "pages moved during the measurement",
+    "stolen": "the hypervisor took more than 1 % of the CPU time",
+    "wrong_tier": "another instruction set ran than the one asked for",
+}
+WARNING = {
+    "unverified_placement": "the system does not tell where the pages are",
+    "migration_suspected": "the system moved pages meanwhile, perhaps these",
+    "page_kind_mixed": "less than 99 % of the pages are of the kind asked for",
+    "not_steady": "the figures had not settled when they were taken",
+    "ci_wide": "the interval is wider than this profile asks for",
+    "drift": "figures rise or fall over the run",
+    "freq_moved": "the core's frequency changed by more than 2 %",
+    "allocation_dependent": "fresh allocations differ more than samples do",
+    "cache_suspect": "the buffer is smaller than four times the last-level cache",
+    "contended": "other work wanted these CPUs or this memory",
+    "balancing_on": "automatic NUMA balancing may move pages without a binding",
+    "topology_unproven": "the virtual machine shows one thread per core, true or not",
+    "timer_coarse": "the clock is too coarse for these windows",
+    "skewed": "threads started more than 2 % of the window apart",
+    "oversubscribed": "more threads than CPUs",
+}
+FLAGS = FATAL | WARNING
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of a plan: a kernel, the CPUs that run it, the nodes that hold its buffers.
+
+    ``bytes`` is the size of all buffers together on ``target``; ``params`` holds what only this family needs (stride,
+    window, chains; m, n, k; placement of single arrays). ``unavailable`` says why a case cannot run here.
+    """
+
+    experiment: str
+    kernel: str
+    unit: str
+    better: Literal["low", "high"]
+    initiator: int | None = None
+    target: int | None = None
+    cpus: tuple[int, ...] = ()
+    touch_cpus: tuple[int, ...] = ()
+    pages: str = "thp"
+    tier: str = ""
+    bytes: int = 0
+    params: dict[str, int | float | str] = {}
+    unavailable: str = ""
+
+    @property
+    def label(self) -> str:
+        """Short unique name within its experiment, such as ``chase-n0-n1-t1-thp``."""
+        parts = [self.kernel]
+        if self.initiator is not None:
+            parts.append(f"n{self.initiator}")
+        if self.target is not None:
+            parts.append(f"n{self.target}")
+        parts += [f"t{len(self.cpus)}", self.pages]
+        if self.tier:
+            parts.append(self.tier)
+        return "-".join(parts + [f"{key}={value}" for key, value in self.params.items()])
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for. Empty tuples and None mean the experiment's own choice."""
+
+    profile: Literal["quick", "standard", "full"] = "standard"
+    budget_s: float | None = None
+    nodes: tuple[int, ...] = ()
+    cpus: tuple[int, ...] = ()
+    bytes: int | None = None
+    pages: Literal["base", "thp", "2M", "1G"] | None = None
+    tier: str = "best"
+    kernels: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    passes: int | None = None
+    seed: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run stands, told after every sample."""
+
+    done: int
+    total: int
+    label: str  # of the case just measured
+    elapsed_s: float
+    left_s: float
+    series: tuple["Series", ...] = ()  # as they stand now
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen while a sample was taken. Pages are of ``page_step_bytes``; CPUs are system numbers."""
+
+    placement_requested: dict[int, float] = {}  # node: share of the pages
+    placement_seen: dict[int, int] = {}  # node: pages
+    placement_how: str = ""  # bind, first_touch
+    proof: str = ""  # move_pages, numa_maps, none
+    pages_checked: int = 0
+    pages_misplaced: int = 0
+    pages_absent: int = 0
+    page_step_bytes: int = 0
+    page_kind_asked: str = ""
+    page_kind_seen: str = ""
+    page_kind_share: float = 0.0
+    page_tables: str = ""  # initiator, target
+    migrated: int = 0
+    cpus_asked: tuple[int, ...] = ()
+    cpus_seen: tuple[int, ...] = ()
+    tier: str = ""
+    clock: str = ""
+    core_hz_seen: tuple[float, float] = (0.0, 0.0)  # lowest and highest over the windows
+    switches: int = 0  # involuntary context switches within the windows
+    faults: int = 0
+    steal_share: float = 0.0
+    throttled_us: int = 0
+    skew_ns: float = 0.0
+    ring_nodes: int = 0
+    checksum: str = ""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass over a case: a fresh allocation, several timed windows, and the evidence."""
+
+    number: int  # of the pass, from 0
+    position: int  # of this visit in the whole run, from 0
+    value: float  # the pass's figure, in the case's unit
+    windows: tuple[float, ...]
+    evidence: Evidence
+    flags: tuple[str, ...] = ()
+    extras: dict[str, float] = {}  # further figures of the pass, such as typical_ns, start of a thread's rate
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """All samples of one case and what follows from them. ``ci`` is the 95 % interval of the median over passes."""
+
+    case: Case
+    samples: tuple[Sample, ...] = ()
+    estimate: float | None = None
+    ci: tuple[float, float] | None = None
+    spread_between: float = 0.0  # coefficient of variation over passes
+    spread_within: float = 0.0  # and of the windows of one pass, median over passes
+    flags: tuple[str, ...] = ()
+    trust: Trust = "unavailable"
+    unavailable: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether verdicts may rest on it: measured, and no fatal flag."""
+        return self.estimate is not None and self.trust != "untrusted"
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of a table, or the reason why there is none."""
+
+    value: float | None = None
+    ci: tuple[float, float] | None = None
+    ratio: float | None = None  # to the table's base, such as remote over local
+    ratio_ci: tuple[float, float] | None = None
+    flags: tuple[str, ...] = ()
+    unavailable: str = ""
+    text: str = ""  # instead of a figure
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A result as people read it. A ``matrix`` has initiators as rows and targets as columns and is shaded."""
+
+    experiment: str
+    title: str
+    unit: str
+    better: Literal["low", "high"]
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    matrix: bool = False
+    meaning: tuple[str, ...] = ()  # conclusions in words, each with its interval
