@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, type_check_only
 
+@type_check_only
 class RawNode(TypedDict):
     id: int
     cpus: tuple[int, ...]
@@ -10,6 +11,7 @@ class RawNode(TypedDict):
     subtype: str
     side_caches: tuple[tuple[int, int, int], ...]
 
+@type_check_only
 class Files(TypedDict):
     own_cpus: dict[int, tuple[int, ...]]
     huge_pages: dict[int, int]
@@ -20,6 +22,7 @@ class Files(TypedDict):
     kernel: str
     allowed_nodes: tuple[int, ...] | None
 
+@type_check_only
 class Topology(TypedDict):
     hwloc: str
     infos: dict[str, str]

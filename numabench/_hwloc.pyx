@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# cython: language_level=3
+# cython: language_level=3, auto_pickle=False, autotestdict=False
 """Thin layer over libhwloc (2.4 or newer): the only place that reads topology.
 
 ``load`` returns plain dictionaries and tuples; no hwloc object outlives the call. Five facts that hwloc
