@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Described NUMA machines, booted in QEMU under software emulation (see docs/lab.md)."""
 
-from tests.lab.errors import BootError, LabError, MissingTool, TimeLimit
-from tests.lab.machines import MACHINES, Machine, Node, Penalties
-from tests.lab.vm import Result, boot
+from .errors import BootError, LabError, MissingTool, TimeLimit
+from .machines import MACHINES, Machine, Node, Penalties
+from .vm import Result, boot
 
 __all__ = [
     "MACHINES",

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.lab.errors import LabError
-from tests.lab.machines import MACHINES, Machine
-from tests.lab.vm import boot, interact
+from .errors import LabError
+from .machines import MACHINES, Machine
+from .vm import boot, interact
 
 
 def _machine(name: str) -> Machine:
@@ -76,6 +76,8 @@ def main() -> int:
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.errors import LabError, find_tools
+from .errors import LabError, find_tools
 
 HERE = Path(__file__).parent
 META_PACKAGE = "linux-image-amd64"
@@ -42,6 +42,8 @@ mount -t proc proc /root/proc
 mount -t sysfs sysfs /root/sys
 mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
 mount --move /dev /root/dev
+ln -s /proc/self/fd /root/dev/fd
+for stream in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${stream%:*} /root/dev/${stream#*:}; done
 mkdir -p /root/dev/shm /root/dev/pts /root/run/numabench-lab
 mount -t tmpfs tmpfs /root/dev/shm
 mount -t devpts devpts /root/dev/pts
@@ -123,8 +125,8 @@ def _fetch_kernel(folder: Path) -> None:
 
 
 def _unpacked(bzimage: bytes) -> bytes:
-    """The ELF kernel inside a bzImage, which QEMU starts by its PVH entry: no firmware, and no unpacking by an
-    emulated CPU, which takes half of the time to boot. The bzImage itself when its compression is another.
+    """The ELF kernel inside a bzImage, which QEMU starts by its PVH entry: then no emulated CPU has to unpack
+    it, which takes half of the time to boot. The bzImage itself when its compression is another.
 
     Offsets are those of the x86 boot protocol: setup_sects, payload_offset and payload_length.
     """
@@ -157,7 +159,7 @@ def _pack(kernel: Path, busybox: bytes, target: Path) -> None:
         for name in ("bin", "dev", "proc", "sys", "modules", "host", "cow", "root"):
             (root / name).mkdir()
         (root / "bin" / "busybox").write_bytes(busybox)
-        for applet in ("sh", "mount", "mkdir", "cat", "insmod", "chroot", "sync", "poweroff"):
+        for applet in ("sh", "mount", "mkdir", "cat", "ln", "insmod", "chroot", "sync", "poweroff"):
             (root / "bin" / applet).symlink_to("busybox")
         (root / "init").write_text(INIT)
         for program in (root / "init", root / "bin" / "busybox"):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 Matrix = tuple[tuple[int, ...], ...]
 
-# No last-level cache is offered to the guest: what it reports as its largest cache (512 KiB of L2) is then near
-# what the plugin simulates, and working sets chosen from it stay small enough for an emulator.
+# No last-level cache is offered to the guest: what it reports as its largest cache (512 KiB of L2) is then
+# near what the plugin simulates, and working sets chosen from it stay small enough for an emulator.
 MAX_CPU = "max,l3-cache=off"
 
 
@@ -42,9 +42,10 @@ class Penalties:
 class Machine:
     """A NUMA machine to boot.
 
-    `distances` is the SLIT, None for the kernel's default (10 and 20). `kernel` are added to its command line.
-    `setup` are shell commands run in the guest, each of which must succeed, by the shell that then starts the
-    command, so that it can move itself into a cgroup. Raises ValueError when the description makes no sense.
+    `distances` is the SLIT, None for the kernel's default (10 and 20). `kernel` is added to the kernel's
+    command line. `setup` are shell commands run in the guest, each of which must succeed, by the shell that
+    then starts the command, so that it can move itself into a cgroup. Raises ValueError when the description
+    makes no sense.
     """
 
     name: str
@@ -134,7 +135,7 @@ BALANCING = Machine("BALANCING", (Node(1), Node(1)), kernel=("numa_balancing=ena
 
 # Machines whose true latencies and bandwidths are known, since the plugin makes them.
 KNOWN_LATENCY = dataclasses.replace(
-    CPULESS.penalised(((3000, 6000, 12000), (9000, 3000, 7500))  + ((0, 0, 0),)), name="KNOWN_LATENCY"
+    CPULESS.penalised(((3000, 6000, 12000), (9000, 3000, 7500), (0, 0, 0))), name="KNOWN_LATENCY"
 )
 SLOW_LINK = dataclasses.replace(
     FOUR_NODES.penalised(
@@ -148,9 +149,7 @@ SLOW_LINK = dataclasses.replace(
     name="SLOW_LINK",
 )
 KNOWN_BANDWIDTH = dataclasses.replace(
-    TWO_NODES.penalised(
-        ((0, 0), (0, 0)), bytes_per_s=((48_000_000, 24_000_000), (12_000_000, 48_000_000))
-    ),
+    TWO_NODES.penalised(((0, 0), (0, 0)), bytes_per_s=((48_000_000, 24_000_000), (12_000_000, 48_000_000))),
     name="KNOWN_BANDWIDTH",
 )
 

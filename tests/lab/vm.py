@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import image
-from tests.lab.errors import BootError, LabError, TimeLimit, find_tools
-from tests.lab.machines import Machine, Penalties
+from . import image
+from .errors import BootError, LabError, TimeLimit, find_tools
+from .machines import Machine, Penalties
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Where the guest sees the folder with its script and its output (see image.INIT).
@@ -25,14 +25,14 @@ CONTROL = "/run/numabench-lab"
 SHARE = "trans=virtio,version=9p2000.L,msize=1048576,cache=none"
 POLL_S = 0.05
 LINE_BYTES = 64
-# A link may catch up on so much lost time: its users wait by spinning, and the host lets others run meanwhile.
+# A link may catch up on so much lost time: the host may keep the virtual CPUs that use it from running.
 BURST_S = 1e-3
 PLUGIN_QEMU = {(7, 2)}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did in a machine: exit status, output, the kernel's messages, seconds from start to end."""
+    """What a command did in a machine: exit status, output, the kernel's messages, seconds of it all."""
 
     status: int
     stdout: str
@@ -83,7 +83,8 @@ def boot(
             failure = control / "failure"
             reason = failure.read_text().strip() if failure.exists() else "no exit status came back"
             complaint = (control / "qemu").read_text(errors="replace").strip()
-            raise BootError(": ".join(filter(None, [machine.name, reason, complaint])), console, out, err) from None
+            message = ": ".join(filter(None, [machine.name, reason, complaint]))
+            raise BootError(message, console, out, err) from None
 
 
 def interact(machine: Machine) -> None:
@@ -92,7 +93,8 @@ def interact(machine: Machine) -> None:
         control = Path(temporary)
         shared = control / "scratch"
         shared.mkdir()
-        (control / "run.sh").write_text(_script(machine, None, shared, {"TERM": os.environ.get("TERM", "dumb")}))
+        terminal = {"TERM": os.environ.get("TERM", "dumb")}
+        (control / "run.sh").write_text(_script(machine, None, shared, terminal))
         serial = ["-serial", f"file:{control / 'console'}", "-chardev", "stdio,id=tty,signal=off"]
         argv = qemu_argv(machine, control, shared, [*serial, "-serial", "chardev:tty"])
         subprocess.run(argv, check=False)
@@ -120,7 +122,10 @@ def _script(machine: Machine, command: Sequence[str] | None, scratch: Path, extr
         *machine.setup,
     ]
     lines = ["#!/bin/sh", 'export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"']
-    lines += [f"{{ {step}; }} || {{ echo {shlex.quote(step)} > {CONTROL}/failure; exit 1; }}" for step in steps]
+    for step in steps:
+        lines.append(
+            f"{{ {step}; }} || {{ echo {shlex.quote('failed: ' + step)} > {CONTROL}/failure; exit 1; }}"
+        )
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     if command is None:
         lines += [f"setsid -c env -i {variables} bash -i < /dev/ttyS1 > /dev/ttyS1 2>&1"]
@@ -137,15 +142,17 @@ def qemu_argv(machine: Machine, control: Path, scratch: Path, serial: Sequence[s
     khz = image.tsc_hz() // 1000
     kernel = [
         "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 cpu_init_udelay=0 random.trust_cpu=on",
-        # The guest's time stamp counter is the host's, but nothing tells it how fast and how steady that is, and
-        # to find out by an emulated timer goes wrong on a busy host.
+        # The guest's time stamp counter is the host's, but nothing tells the guest how fast and how steady it
+        # is, and to find out by an emulated timer goes wrong on a busy host.
         f"tsc=reliable tsc_early_khz={khz}",
         *machine.kernel,
     ]
     # QEMU dies with this process, however that ends.
     argv = [tools["setpriv"], "--pdeathsig", "KILL", tools["qemu-system-x86_64"]]
-    argv += ["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", machine.cpu, "-m", f"{machine.memory_mib}M"]
-    argv += ["-smp", f"{machine.cpus},sockets={machine.packages},cores={machine.cpus // machine.packages},threads=1"]
+    argv += ["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", machine.cpu]
+    cores = machine.cpus // machine.packages
+    argv += ["-smp", f"{machine.cpus},sockets={machine.packages},cores={cores},threads=1"]
+    argv += ["-m", f"{machine.memory_mib}M"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *serial]
     argv += ["-kernel", str(files.kernel), "-initrd", str(files.initramfs), "-append", " ".join(kernel)]
     for tag, path, options in (
@@ -203,9 +210,11 @@ def _supervise(
     argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None
 ) -> bool:
     """Run QEMU to its end, passing output on as it comes; False when it had to be killed at `deadline`."""
-    with open(control / "qemu", "wb") as complaints, open(control / "stdout", errors="replace") as out, open(
-        control / "stderr", errors="replace"
-    ) as err:
+    with (
+        open(control / "qemu", "wb") as complaints,
+        open(control / "stdout", errors="replace") as out,
+        open(control / "stderr", errors="replace") as err,
+    ):
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
         )
