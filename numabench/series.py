@@ -60,6 +60,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = ""
     bytes: int = 0
     params: dict[str, int | float | str] = {}
+    share: str = ""  # cases of one experiment with the same word are one curve: one allocation per pass serves them
     unavailable: str = ""
 
     @property

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass over a case on real hardware: fresh buffers, warm-up, timed windows, and the evidence for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from typing import Protocol
+
+from numabench import _core, kernels
+from numabench.analysis import stats
+from numabench.environment import Watch
+from numabench.errors import NumabenchError
+from numabench.gemm import GemmPlan
+from numabench.machine import Machine
+from numabench.memory import Buffer, Proof, allocate, touch_region
+from numabench.series import Case, Evidence, Options, Sample
+
+# Windows of one pass (method: a minimum depends on how many values it is taken from, so the count is fixed).
+CHASE_WINDOWS, RATE_WINDOWS = 32, 5
+CHASE_WINDOW_NS = {"quick": 2e6, "standard": 5e6, "full": 10e6}
+RATE_WINDOW_NS = {"quick": 30e6, "standard": 50e6, "full": 100e6}
+WARM_NS, WARM_LIMIT_NS = 5e6, {"quick": 0.3e9, "standard": 1e9, "full": 3e9}
+CHASE_BLOCK, RATE_BLOCK = 1024, 1 << 20
+# Arrays of one thread start at odd distances, so that they do not share their offset within a page.
+STAGGER = 17 * 64
+Windows = list[list[_core.Stamp]]
+
+
+class Backend(Protocol):
+    """Whoever can take a sample of each case of a group: the hardware, or a test's stand-in."""
+
+    def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
+        """One pass over the cases of a group; NumabenchError when a case cannot run."""
+
+
+class Hardware:
+    """The machine itself. A context manager: teams of threads live as long as it does."""
+
+    def __init__(self, machine: Machine, options: Options) -> None:
+        self.machine, self.options = machine, options
+        self.clock = _core.Clock()
+        self.teams: dict[tuple[int, ...], _core.Team] = {}
+
+    def __enter__(self) -> Hardware:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for team in self.teams.values():
+            team.close()
+        self.teams.clear()
+
+    def team(self, cpus: tuple[int, ...]) -> _core.Team:
+        """The team pinned to these CPUs."""
+        if cpus not in self.teams:
+            self.teams[cpus] = _core.Team(cpus, self.clock)
+        return self.teams[cpus]
+
+    def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
+        """Allocate once for the group, then run each case of it. Raises NumabenchError."""
+        family = kernels.kernel(group[0].kernel, group[0].tier).family
+        job = {"chase": self._chase, "gemm": self._gemm}.get(family, self._rate)
+        with ExitStack() as stack:
+            buffers = self._buffers(stack, group, family, seed)
+            return [job(case, buffers, number, position + i, seed) for i, case in enumerate(group)]
+
+    def _buffers(self, stack: ExitStack, group: Sequence[Case], family: str, seed: int) -> list[Buffer]:
+        first = group[0]
+        parts = max(len(case.cpus) for case in group) if family == "stream" else 1
+        fill = "fill_f32" if first.kernel.endswith("f32") else "fill_f64"
+        size = max(max(case.bytes for case in group) // parts, 1)
+        return [
+            stack.enter_context(
+                allocate(
+                    size, first.target, pages=first.pages, machine=self.machine, touch=first.touch_cpus,
+                    fill=fill, seed=seed + part,
+                )
+            )
+            for part in range(parts)
+        ]  # fmt: skip
+
+    def _chase(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
+        region = buffers[0].region
+        chains = int(case.params.get("chains", 1))
+        stride, window = int(case.params["stride"]), int(case.params["window"])
+        builders = self.team(case.touch_cpus or case.cpus)
+        ring = _core.Ring(region, 0, min(case.bytes, region.bytes), stride, window, chains, seed)
+        for job in ("ring_order", "ring_link", "ring_prove"):
+            builders.run(
+                [
+                    _core.Work(_core.setup_kernel(job), ring=ring, part=i, parts=len(builders), loops=1)
+                    for i in range(len(builders))
+                ]
+            )
+        if not ring.proven:
+            raise NumabenchError("the pointer ring is not one cycle: the buffer was written to, or memory is faulty")
+        kernel = kernels.kernel(case.kernel, case.tier)
+        works = [_core.Work(kernel, ring=ring, chains=chains, block=CHASE_BLOCK)]
+
+        def ns_per_load(stamps: list[_core.Stamp]) -> float:
+            return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
+
+        with self._watched(case, buffers, number, position, ring_nodes=ring.nodes) as finish:
+            windows, settled = self._windows(
+                case, works, ns_per_load, CHASE_WINDOWS, CHASE_WINDOW_NS[self.options.profile]
+            )
+            values = [ns_per_load(stamps) for stamps in windows]
+            return finish(min(values), values, windows, settled, {"typical_ns": median(values)})
+
+    def _rate(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
+        """Kernels over arrays: bandwidth of all threads in the common window, or ns per access with a stride."""
+        kernel = kernels.kernel(case.kernel, case.tier)
+        stride = int(case.params.get("stride", 0))
+        block = max(RATE_BLOCK // stride * stride, stride) if stride else RATE_BLOCK
+        works = []
+        for part in range(len(case.cpus)):
+            region = buffers[part % len(buffers)].region
+            each = (region.bytes - STAGGER * kernel.arrays) // kernel.arrays // 4096 * 4096
+            at = [(region, i * (each + STAGGER)) for i in range(3)]
+            arrays = dict(zip("abc", at[: kernel.arrays], strict=False))
+            works.append(
+                _core.Work(
+                    kernel, **arrays, bytes=each, stride=stride, scalar=-1.0 if kernel.name == "update" else 0.5,
+                    seed=seed + part, block=block,
+                )
+            )  # fmt: skip
+        per_element = kernels.app_bytes(kernel)
+
+        def figure(stamps: list[_core.Stamp]) -> float:
+            elements = sum(stamp.elements for stamp in stamps)
+            span = max(stamp.end_ns for stamp in stamps) - min(stamp.start_ns for stamp in stamps)
+            return span * len(stamps) / elements if stride else elements * per_element / span
+
+        with self._watched(case, buffers[: len(case.cpus)], number, position) as finish:
+            windows, settled = self._windows(
+                case, works, figure, RATE_WINDOWS, RATE_WINDOW_NS[self.options.profile]
+            )
+            values = [figure(stamps) for stamps in windows]
+            rates = [stamp.elements for stamp in windows[-1]]
+            return finish(median(values), values, windows, settled, {"slowest_thread_share": min(rates) / max(rates)})
+
+    def _gemm(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
+        team = self.team(case.cpus)
+        kernel = kernels.kernel(case.kernel, case.tier)
+        plan = GemmPlan(kernel, case, buffers[0].region)
+        with ExitStack() as stack:
+            scratch = []
+            for cpu in case.cpus:  # packing buffers lie on the thread's own node
+                node = self.machine.cpu(cpu).node
+                region = stack.enter_context(
+                    _core.Region(plan.scratch_bytes, "thp", "local" if node is None else "bind", [node or 0])
+                )
+                touch_region(region, self.team((cpu,)), "fill_f64", seed)
+                scratch.append(region)
+            works = plan.works(scratch)
+            least = RATE_WINDOW_NS[self.options.profile]
+            plan.check(team, works)
+
+            def gflop_per_s(stamps: list[_core.Stamp]) -> float:
+                span = max(stamp.end_ns for stamp in stamps) - min(stamp.start_ns for stamp in stamps)
+                return sum(stamp.elements for stamp in stamps) * kernel.flops / span
+
+            with self._watched(case, buffers, number, position) as finish:
+                windows, settled = self._windows(case, works, gflop_per_s, RATE_WINDOWS, least)
+                values = [gflop_per_s(stamps) for stamps in windows]
+                return finish(median(values), values, windows, settled, {}, checksum=plan.checksum(buffers[0]))
+
+    def _windows(
+        self, case: Case, works: list[_core.Work], figure: Callable[[list[_core.Stamp]], float], count: int, window: float
+    ) -> tuple[Windows, bool]:
+        """Warm up until the figures settle or the limit is reached; then exactly ``count`` windows."""
+        team = self.team(case.cpus)
+        limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
+        warm: list[float] = []
+        while not stats.steady(warm) and time.monotonic() < limit:
+            warm.append(figure(team.run(works, window_ns=WARM_NS)))
+        settled = stats.steady(warm)
+        return [team.run(works, window_ns=window, core_hz=True) for _ in range(count)], settled
+
+    @contextmanager
+    def _watched(
+        self, case: Case, buffers: list[Buffer], number: int, position: int, ring_nodes: int = 0
+    ) -> Iterator[Callable[..., Sample]]:
+        """Proof before; gives a function that takes the proof after and turns figures into a Sample."""
+        before = [buffer.proof() for buffer in buffers]
+        watch = Watch(case.cpus)
+
+        def finish(
+            value: float, values: Sequence[float], windows: Windows, settled: bool, extras: dict[str, float],
+            checksum: str = "",
+        ) -> Sample:  # fmt: skip
+            changes = watch.stop()
+            after = [buffer.proof() for buffer in buffers]
+            evidence = _evidence(case, buffers, before, after, windows, changes, self.clock)
+            evidence = {**evidence, "ring_nodes": ring_nodes, "checksum": checksum}
+            found = Evidence(**evidence)  # type: ignore[arg-type]
+            return Sample(
+                number=number, position=position, value=value, windows=tuple(values), evidence=found,
+                flags=_flags(case, found, changes, windows, settled, self.machine), extras=extras,
+            )  # fmt: skip
+
+        yield finish
+
+
+def _evidence(
+    case: Case, buffers: list[Buffer], before: list[Proof], after: list[Proof], windows: Windows,
+    changes: dict[str, float], clock: _core.Clock,
+) -> dict[str, object]:  # fmt: skip
+    stamps = [stamp for window in windows for stamp in window]
+    hz = [x for stamp in stamps for x in (stamp.core_hz_before, stamp.core_hz_after) if x]
+    seen: dict[int, int] = {}
+    for proof in after:
+        for node, pages in proof.seen.items():
+            seen[node] = seen.get(node, 0) + pages
+    nodes = buffers[0].nodes
+    moved = sum(
+        new.placement.moved_since(old.placement)
+        for old, new in zip(before, after, strict=True)
+        if old.placement is not None and new.placement is not None
+    )
+    worst = min(after, key=lambda proof: proof.kind_share)
+    starts = [[stamp.start_ns for stamp in window] for window in windows]
+    return {
+        "placement_requested": dict.fromkeys(nodes, 1 / len(nodes)) if nodes else {},
+        "placement_seen": seen,
+        "placement_how": buffers[0].how,
+        "proof": after[0].how,
+        "pages_checked": sum(proof.pages for proof in after),
+        "pages_misplaced": sum(proof.misplaced(nodes) for proof in (*before, *after)) if nodes else 0,
+        "pages_absent": sum(proof.absent for proof in after),
+        "page_step_bytes": after[0].step_bytes,
+        "page_kind_asked": case.pages,
+        "page_kind_seen": worst.kind_seen,
+        "page_kind_share": min(worst.kind_share, *(proof.kind_share for proof in before)),
+        "page_tables": "target",  # pages are touched by the target's nearest CPUs
+        "migrated": moved,
+        "cpus_asked": case.cpus,
+        "cpus_seen": tuple(sorted({cpu for stamp in stamps for cpu in (stamp.cpu_start, stamp.cpu_end)})),
+        "tier": kernels.tier(case.tier).name,
+        "clock": clock.source,
+        "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
+        "switches": sum(stamp.involuntary_switches for stamp in stamps),
+        "faults": sum(stamp.minor_faults for stamp in stamps),
+        "steal_share": changes["steal_share"],
+        "throttled_us": int(changes["throttled_us"]),
+        "skew_ns": max(max(row) - min(row) for row in starts),
+    }
+
+
+def _flags(
+    case: Case, seen: Evidence, changes: dict[str, float], windows: Windows, settled: bool, machine: Machine
+) -> tuple[str, ...]:
+    stamps = [stamp for window in windows for stamp in window]
+    span = windows[0][0].end_ns - windows[0][0].start_ns
+    moved_elsewhere = changes.get("numa_pages_migrated", 0) + changes.get("pgmigrate_success", 0)
+    low, high = seen.core_hz_seen
+    checks = {
+        "misplaced": seen.pages_misplaced > 0,
+        "not_resident": seen.pages_absent > 0,
+        "migrated": seen.migrated > 0,
+        "unpinned": any(stamp.cpu_start != stamp.cpu or stamp.cpu_end != stamp.cpu for stamp in stamps),
+        "throttled": seen.throttled_us > 0,
+        "stolen": seen.steal_share > 0.01,
+        "unverified_placement": seen.proof == "none",
+        "migration_suspected": moved_elsewhere > 0 and seen.migrated == 0 and seen.proof != "move_pages",
+        "page_kind_mixed": seen.page_kind_share < 0.99,
+        "not_steady": not settled,
+        "freq_moved": high > low * 1.02 and stats.variation([s.core_hz_before for s in stamps]) > 0.02,
+        "cache_suspect": bool(case.params.get("cache_suspect", 0)),
+        "skewed": seen.skew_ns > 0.02 * span,
+        "oversubscribed": len(set(case.cpus)) < len(case.cpus),
+        "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,
+    }
+    return tuple(name for name, raised in checks.items() if raised)
+
+

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments. To add one: its file, and its name in ALL."""
+
+from __future__ import annotations
+
+from numabench.errors import UsageError
+from numabench.experiments.bandwidth import Bandwidth
+from numabench.experiments.base import Experiment
+from numabench.experiments.gemm import Gemm
+from numabench.experiments.latency import Latency
+from numabench.experiments.scaling import Scaling
+from numabench.experiments.stride import Stride
+from numabench.kernels import nearest
+
+ALL: tuple[Experiment, ...] = (Latency(), Bandwidth(), Stride(), Gemm(), Scaling())
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name. Raises UsageError with the nearest names."""
+    for experiment in ALL:
+        if experiment.name == name:
+            return experiment
+    raise UsageError(f"experiment {name!r}: {nearest(name, [e.name for e in ALL])}")

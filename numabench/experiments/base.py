@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every experiment is, and what they share: who measures from where, sizes, and tables of series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from numabench.analysis import stats
+from numabench.environment import free_bytes
+from numabench.errors import UsageError
+from numabench.machine import Machine
+from numabench.series import Case, Cell, Options, Series, Table
+from numabench.units import format_value
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+class Experiment(Protocol):
+    """A question, the cases that answer it, and how the answer is put. Planning touches no hardware."""
+
+    name: str
+    question: str
+
+    def unavailable(self, machine: Machine, options: Options) -> str | None:
+        """Why it cannot run on this machine at all."""
+
+    def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """The cases, those that cannot run here with the reason."""
+
+    def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
+        """Tables with their meaning in words."""
+
+
+def pairs(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
+    """(initiator, target, reason why not) for every pair of nodes; with --nodes only among those.
+
+    Raises UsageError when --nodes names a node that is not there.
+    """
+    for node in options.nodes:
+        if all(node != found.id for found in machine.nodes):
+            raise UsageError(f"--nodes {node}: there is no such node; nodes here: {', '.join(str(n.id) for n in machine.nodes)}")
+    wanted = options.nodes or tuple(node.id for node in machine.nodes)
+    found = []
+    for i in wanted:
+        if not machine.node(i).cpus:
+            continue  # a target only
+        for j in wanted:
+            why = machine.unavailable_reason(i, initiator=True) or machine.unavailable_reason(j) or ""
+            if not why and not team(machine, options, i):
+                why = f"none of the CPUs asked for is on node {i}"
+            found.append((i, j, why))
+    return found
+
+
+def team(machine: Machine, options: Options, node: int) -> tuple[int, ...]:
+    """CPUs of a node to measure from: one per core, or those asked for. Raises UsageError for a CPU not allowed."""
+    for cpu in options.cpus:
+        if cpu not in machine.allowed_cpus:
+            raise UsageError(f"--cpus {cpu}: not allowed here; allowed are {', '.join(map(str, machine.allowed_cpus))}")
+    cpus = machine.cpus_of(node, smt=bool(options.cpus))
+    return tuple(cpu for cpu in cpus if not options.cpus or cpu in options.cpus)
+
+
+def touchers(machine: Machine, target: int) -> tuple[int, ...]:
+    """Who touches a buffer first: one CPU per core nearest to the target, at most 16."""
+    return machine.one_cpu_per_core(machine.nearest_cpus(target))[:16]
+
+
+def size_for(machine: Machine, options: Options, target: int, cpus: Sequence[int], least: int) -> tuple[int, bool]:
+    """Bytes of a memory-sized working set on the target, and whether caches may still hold part of it.
+
+    Four times the last-level caches in reach and at least ``least``, cut to a quarter of the target's free memory.
+    """
+    reach = machine.llc_bytes(tuple(dict.fromkeys((*cpus, *machine.nearest_cpus(target)))))
+    wanted = max(4 * reach, least)
+    if options.bytes:
+        return options.bytes, options.bytes < 4 * reach
+    free = free_bytes(target) if machine.source == "this machine" else machine.node(target).memory_bytes
+    room = (free or wanted * 4) // 4
+    size = min(wanted, room) // (2 * MIB) * (2 * MIB)
+    return max(size, 2 * MIB), size < 4 * reach
+
+
+def cell(series: Series | None, base: Series | None = None) -> Cell:
+    """A series as a table cell, with its ratio to ``base`` paired by pass."""
+    if series is None:
+        return Cell(unavailable="not asked for")
+    if series.estimate is None:
+        return Cell(unavailable=series.unavailable)
+    ratio = paired(series, base) if base is not None and base is not series else None
+    return Cell(
+        value=series.estimate,
+        ci=series.ci,
+        ratio=ratio.value if ratio else None,
+        ratio_ci=ratio.ci if ratio else None,
+        flags=series.flags,
+    )
+
+
+def paired(series: Series, base: Series) -> stats.Ratio | None:
+    """Ratio of two series over the passes that both have; None without a common pass."""
+    if not series.usable or not base.usable:
+        return None
+    known = {sample.number: sample.value for sample in base.samples}
+    common = [(sample.value, known[sample.number]) for sample in series.samples if sample.number in known]
+    return stats.ratio(*zip(*common, strict=True)) if common else None
+
+
+def matrix(
+    experiment: str, title: str, series: Sequence[Series], machine: Machine, meaning: tuple[str, ...] = ()
+) -> Table | None:
+    """Initiators as rows, targets as columns; the ratio is to the initiator's own node."""
+    if not series:
+        return None
+    at = {(s.case.initiator, s.case.target): s for s in series}
+    initiators = sorted({i for i, _ in at if i is not None})
+    targets = sorted({j for _, j in at if j is not None})
+    first = series[0].case
+    return Table(
+        experiment=experiment, title=title, unit=first.unit, better=first.better, corner="",
+        columns=tuple(f"node {j}" for j in targets),
+        rows=tuple((f"CPUs of {i}", tuple(cell(at.get((i, j)), at.get((i, i))) for j in targets)) for i in initiators),
+        matrix=True, meaning=meaning,
+    )  # fmt: skip
+
+
+def penalty(series: Sequence[Series], what: str) -> tuple[str, ...]:
+    """The worst remote pair against local, in words with its interval; on one node the reason why there is none."""
+    at = {(s.case.initiator, s.case.target): s for s in series}
+    if len({s.case.target for s in series}) < 2:
+        return ("Remote cases are unavailable: this machine shows one node.",)
+    found = []
+    for (i, j), one in at.items():
+        local = at.get((i, i))
+        ratio = paired(one, local) if i != j and local is not None else None
+        if ratio:
+            found.append((ratio, i, j))
+    if not found:
+        return ("No remote pair could be compared with its local one.",)
+    better = series[0].case.better
+    ratio, i, j = (max if better == "low" else min)(found, key=lambda item: item[0].value)
+    span = f" [{format_value(ratio.ci[0])}, {format_value(ratio.ci[1])}]" if ratio.ci else " (too few passes for an interval)"
+    return (f"{what} from node {i} to node {j} is {ratio.value:.2f}x{span} of the local one.",)
+
+
+def rows_table(
+    experiment: str, title: str, corner: str, rows: dict[str, list[Series]], columns: Sequence[str],
+    base: dict[str, Series] | None = None, meaning: tuple[str, ...] = (),
+) -> Table:  # fmt: skip
+    """A plain table of series; ``base`` gives each row what its ratios refer to."""
+    first = next(iter(rows.values()))[0].case
+    return Table(
+        experiment=experiment, title=title, unit=first.unit, better=first.better, corner=corner, columns=tuple(columns),
+        rows=tuple((name, tuple(cell(s, (base or {}).get(name)) for s in found)) for name, found in rows.items()),
+        meaning=meaning,
+    )  # fmt: skip

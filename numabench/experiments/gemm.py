@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GEMM: does it matter for a compute-bound kernel where its matrices lie?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from numabench import gemm
+from numabench.experiments import base
+from numabench.machine import Machine
+from numabench.series import Case, Options, Series, Table
+
+SIZES = {"quick": (1024,), "standard": (1024, 2048), "full": (512, 1024, 2048, 4096)}
+ELEMENT = {"gemm_f32": 4, "gemm_f64": 8}
+
+
+class Gemm:
+    """Square multiplications by a node's cores on matrices of each node; packing buffers on the thread's own node."""
+
+    name = "gemm"
+    question = "What does wrong placement cost a matrix multiplication?"
+
+    def unavailable(self, machine: Machine, options: Options) -> str | None:
+        """Never."""
+        return None
+
+    def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """Every pair x f32 and f64 x the profile's sizes."""
+        for i, j, why in base.pairs(machine, options):
+            cpus = base.team(machine, options, i)
+            for kernel in options.kernels or tuple(ELEMENT):
+                for n in SIZES[options.profile]:
+                    yield Case(
+                        experiment=self.name, kernel=kernel, unit="GFLOP/s", better="high", initiator=i, target=j, cpus=cpus,
+                        touch_cpus=() if why else base.touchers(machine, j), pages=options.pages or "thp", tier=options.tier,
+                        bytes=gemm.bytes_needed(n, n, n, ELEMENT.get(kernel, 8)), params={"m": n, "n": n, "k": n},
+                        unavailable=why,
+                    )  # fmt: skip
+
+    def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
+        """One matrix per kernel and size."""
+        tables = []
+        for kernel, n in dict.fromkeys((s.case.kernel, s.case.params["n"]) for s in series):
+            found = [s for s in series if s.case.kernel == kernel and s.case.params["n"] == n]
+            words = base.penalty(found, f"{kernel} n={n}") if len({s.case.target for s in found}) > 1 else ()
+            table = base.matrix(self.name, f"{kernel} n = {n}, GFLOP/s", found, machine, words)
+            if table:
+                tables.append(table)
+        return tables

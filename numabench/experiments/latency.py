@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Idle latency: one dependent load from node i to memory of node j."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from numabench.experiments import base
+from numabench.machine import Machine
+from numabench.series import Case, Options, Series, Table
+from numabench.units import format_value
+
+STRIDE = 64
+WINDOW_PAGES = 64  # random order within so many base pages, then on: the TLB holds them, no prefetcher follows
+
+
+class Latency:
+    """Pointer chase of one thread per initiator over a ring on each target (as multichase; see docs/method)."""
+
+    name = "latency"
+    question = "How much longer does one dependent load take from node i to memory of node j?"
+
+    def unavailable(self, machine: Machine, options: Options) -> str | None:
+        """Never: one node still has a local latency."""
+        return None
+
+    def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """Every initiator x target; base pages too on the first local pair, to show what the TLB costs."""
+        kinds = (options.pages,) if options.pages else ("thp", "base")
+        first = True
+        for i, j, why in base.pairs(machine, options):
+            cpus = base.team(machine, options, i)[:1]
+            size, suspect = (0, False) if why else base.size_for(machine, options, j, cpus, base.GIB)
+            for kind in kinds:
+                if kind != kinds[0] and not first:
+                    continue
+                params: dict[str, int | float | str] = {"stride": STRIDE, "window": WINDOW_PAGES * 4096}
+                yield Case(
+                    experiment=self.name, kernel="chase", unit="ns", better="low", initiator=i, target=j, cpus=cpus,
+                    touch_cpus=() if why else base.touchers(machine, j), pages=kind, tier=options.tier, bytes=size,
+                    params=params | ({"cache_suspect": 1} if suspect else {}), unavailable=why,
+                )  # fmt: skip
+            first = first and bool(why)
+
+    def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
+        """The matrix, and what base pages cost."""
+        kind = series[0].case.pages
+        main = [s for s in series if s.case.pages == kind]
+        meaning = list(base.penalty(main, "A dependent load"))
+        for other in series:
+            twin = next((s for s in main if (s.case.initiator, s.case.target) == (other.case.initiator, other.case.target)), None)
+            ratio = base.paired(other, twin) if twin and other is not twin else None
+            if ratio and twin and other.estimate and twin.estimate:
+                span = f" [{format_value(ratio.ci[0])}, {format_value(ratio.ci[1])}]" if ratio.ci else ""
+                meaning.append(f"With {other.case.pages} pages it takes {format_value(other.estimate)} ns, {ratio.value:.2f}x{span} of {kind}: page walks.")
+        table = base.matrix(self.name, "Idle latency, ns per dependent load", main, machine, tuple(meaning))
+        return [table] if table else []

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run from names to a record: plan, measure, keep. Knows nothing of terminals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from numabench import experiments, kernels
+from numabench.backend import (
+    CHASE_WINDOW_NS,
+    CHASE_WINDOWS,
+    RATE_WINDOW_NS,
+    RATE_WINDOWS,
+    WARM_LIMIT_NS,
+    Backend,
+    Hardware,
+)
+from numabench.environment import snapshot
+from numabench.errors import Unsupported, UsageError
+from numabench.machine import Machine
+from numabench.measure import PASSES, groups, measure
+from numabench.record import Journal, Record, now
+from numabench.series import Case, Options, Progress, Sample, Series, Table
+
+SET_UP_BYTES_PER_S = 1.5e9  # only for the forecast before anything has been measured
+
+
+def plan(names: Sequence[str], options: Options, machine: Machine) -> list[Case]:
+    """All cases of the named experiments (none: all), those that cannot run here with the reason.
+
+    Raises UsageError for unknown names, CPUs, nodes, kernels and tiers; Unsupported for a tier this CPU lacks.
+    """
+    for cpu in options.cpus:
+        machine.cpu(cpu)
+    wanted = [experiments.find(name) for name in names] or list(experiments.ALL)
+    families = {name: kernels.kernel(name, options.tier).family for name in options.kernels}
+    cases: list[Case] = []
+    for experiment in wanted:
+        reason = experiment.unavailable(machine, options)
+        if reason:
+            cases.append(
+                Case(experiment=experiment.name, kernel="", unit="", better="high", unavailable=reason)
+            )
+            continue
+        fitting = tuple(k for k, family in families.items() if family in FAMILIES[experiment.name])
+        if options.kernels and not fitting:
+            if names:
+                raise UsageError(
+                    f"--kernel {', '.join(options.kernels)}: {experiment.name} measures {' and '.join(FAMILIES[experiment.name])} kernels"
+                )
+            continue
+        chosen = msgspec.structs.replace(options, kernels=fitting, tier=kernels.tier(options.tier).name)
+        cases.extend(experiment.plan(machine, chosen))
+    if options.kernels and not cases:
+        raise UsageError(f"--kernel {', '.join(options.kernels)}: no experiment measures it")
+    return cases
+
+
+FAMILIES = {
+    "latency": ("chase",),
+    "bandwidth": ("stream",),
+    "stride": ("stride",),
+    "gemm": ("gemm",),
+    "scaling": ("stream", "gemm"),
+}
+
+
+def estimate_seconds(cases: Sequence[Case], options: Options) -> float:
+    """Forecast of a run's time from sizes and windows; the real one is told as it goes."""
+    per_pass = 0.0
+    for group in groups([case for case in cases if not case.unavailable]):
+        per_pass += max(case.bytes for case in group) / SET_UP_BYTES_PER_S * (2 if group[0].kernel == "chase" else 1)
+        for case in group:
+            chase = case.kernel == "chase"
+            windows = CHASE_WINDOWS if chase else RATE_WINDOWS
+            length = (CHASE_WINDOW_NS if chase else RATE_WINDOW_NS)[options.profile]
+            per_pass += windows * length / 1e9 + WARM_LIMIT_NS[options.profile] / 1e9 / 2
+    seconds = per_pass * (options.passes or PASSES[options.profile])
+    return min(seconds, options.budget_s) if options.budget_s else seconds
+
+
+def run(
+    names: Sequence[str],
+    options: Options,
+    *,
+    machine: Machine | None = None,
+    backend: Backend | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    journal: Path | None = None,
+    earlier: dict[tuple[str, str], tuple[Sample, ...]] | None = None,
+) -> Record:
+    """Measure and return the record. ``journal`` gets every finished sample; ``earlier`` are those of a run resumed.
+
+    Raises UsageError, Unsupported (nothing can run), and whatever ends the run (KeyboardInterrupt).
+    """
+    machine = machine or Machine.load()
+    cases = plan(names, options, machine)
+    if all(case.unavailable for case in cases):
+        raise Unsupported(f"nothing can run here: {cases[0].unavailable if cases else 'no case'}")
+    made: dict[str, Any] = {
+        "names": list(names),
+        "options": msgspec.to_builtins(options, str_keys=True),
+        "cases": len(cases),
+        "passes": options.passes or PASSES[options.profile],
+    }
+    started, created, environment = time.monotonic(), now(), snapshot(machine)
+    hardware = Hardware(machine, options) if backend is None else None
+    book = Journal(journal, made) if journal else None
+    try:
+        series = measure(
+            cases, backend or hardware, options, progress, book.add if book else None, earlier  # type: ignore[arg-type]
+        )  # fmt: skip
+    finally:
+        if hardware:
+            hardware.__exit__()
+        if book:
+            book.file.close()
+    return build(machine, environment, made, series, created, time.monotonic() - started)
+
+
+def build(
+    machine: Machine, environment: dict[str, Any], made: dict[str, Any], series: Sequence[Series], created: str, took: float
+) -> Record:
+    """Put a record together."""
+    return Record(
+        numabench=version("numabench"), created=created, duration_s=took, machine=machine, environment=environment,
+        capabilities=capabilities(series), plan=made, series=tuple(series),
+    )  # fmt: skip
+
+
+def capabilities(series: Sequence[Series]) -> dict[str, Any]:
+    """What placing and proving could do in this run, as the samples show it."""
+    seen = [sample.evidence for one in series for sample in one.samples]
+    return {
+        "placement": sorted({evidence.placement_how for evidence in seen}),
+        "proof": sorted({evidence.proof for evidence in seen}),
+        "clock": sorted({evidence.clock for evidence in seen}),
+    }
+
+
+def tables(record: Record) -> list[Table]:
+    """The record as tables, experiment by experiment in the order they were planned."""
+    found: list[Table] = []
+    for name in dict.fromkeys(series.case.experiment for series in record.series):
+        mine = [series for series in record.series if series.case.experiment == name and series.case.kernel]
+        if mine:
+            found.extend(experiments.find(name).summarise(mine, record.machine))
+    return found
