@@ -268,7 +268,7 @@ def _flags(
         "page_kind_mixed": seen.page_kind_share < 0.99,
         "not_steady": not settled,
         "freq_moved": high > low * 1.02 and stats.variation([s.core_hz_before for s in stamps]) > 0.02,
-        "cache_suspect": bool(case.params.get("cache_suspect", 0)),
+        "cache_suspect": case.cache_suspect,
         "skewed": seen.skew_ns > 0.02 * span,
         "oversubscribed": len(set(case.cpus)) < len(case.cpus),
         "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,

@@ -47,6 +47,9 @@ def free_bytes(node: int, root: Path = ROOT) -> int | None:
         fields = dict(re.findall(r"Node \d+ (\S+):\s+(\d+)", text))
         cache = int(fields.get("FilePages", 0)) - int(fields.get("Shmem", 0)) - int(fields.get("Dirty", 0))
         free = (int(fields.get("MemFree", 0)) + max(cache, 0) // 2) << 10
+        if (_read("/sys/devices/system/node/online", root) or "") == str(node):
+            # The only node: a virtual machine's balloon gives memory that the node does not count yet.
+            free = max(free, _table(_read("/proc/meminfo", root)).get("MemAvailable", 0) << 10)
     limit = memory_limit_left(root)
     return free if limit is None else min(free, limit)
 

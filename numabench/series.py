@@ -61,6 +61,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     params: dict[str, int | float | str] = {}
     share: str = ""  # cases of one experiment with the same word are one curve: one allocation per pass serves them
+    cache_suspect: bool = False  # the buffer is too small to keep caches out of it
     unavailable: str = ""
 
     @property

@@ -105,7 +105,7 @@ def run(
         raise Unsupported(f"nothing can run here: {cases[0].unavailable if cases else 'no case'}")
     made: dict[str, Any] = {
         "names": list(names),
-        "options": msgspec.to_builtins(options, str_keys=True),
+        "options": msgspec.json.decode(msgspec.json.encode(options)),
         "cases": len(cases),
         "passes": options.passes or PASSES[options.profile],
     }

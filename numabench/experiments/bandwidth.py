@@ -34,7 +34,7 @@ class Bandwidth:
                 yield Case(
                     experiment=self.name, kernel=kernel, unit="GB/s", better="high", initiator=i, target=j, cpus=cpus,
                     touch_cpus=() if why else base.touchers(machine, j), pages=options.pages or "thp", tier=options.tier,
-                    bytes=size, params={"cache_suspect": 1} if suspect else {}, share=f"{i}-{j}", unavailable=why,
+                    bytes=size, cache_suspect=suspect, share=f"{i}-{j}", unavailable=why,
                 )  # fmt: skip
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:

@@ -38,7 +38,7 @@ class Latency:
                 yield Case(
                     experiment=self.name, kernel="chase", unit="ns", better="low", initiator=i, target=j, cpus=cpus,
                     touch_cpus=() if why else base.touchers(machine, j), pages=kind, tier=options.tier, bytes=size,
-                    params=params | ({"cache_suspect": 1} if suspect else {}), unavailable=why,
+                    params=params, cache_suspect=suspect, unavailable=why,
                 )  # fmt: skip
             first = first and bool(why)
 

@@ -54,7 +54,7 @@ class Scaling:
             experiment=self.name, kernel=kernel, unit="GFLOP/s" if many else "GB/s", better="high", initiator=i, target=target,
             cpus=cpus[:count], touch_cpus=base.touchers(machine, target), pages=options.pages or "thp", tier=options.tier,
             bytes=gemm.bytes_needed(GEMM_N, GEMM_N, GEMM_N, 8) if many else size,
-            params=params | ({"cache_suspect": 1} if suspect and not many else {}),
+            params=params, cache_suspect=suspect and not many,
             share=f"{i}-{target}-{'gemm' if many else 'stream'}",
         )  # fmt: skip
 

@@ -40,7 +40,7 @@ class Stride:
                         yield Case(
                             experiment=self.name, kernel=kernel, unit="ns", better="low", initiator=i, target=j, cpus=cpus,
                             touch_cpus=() if why else base.touchers(machine, j), pages=kind, tier=options.tier, bytes=size,
-                            params={"stride": stride} | ({"cache_suspect": 1} if suspect else {}),
+                            params={"stride": stride}, cache_suspect=suspect,
                             share=f"{i}-{j}-{kind}", unavailable=why,
                         )  # fmt: skip
 

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that measure or show what was measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import msgspec
+
+from numabench import record as records
+from numabench import session
+from numabench.cli import EXIT_NOTHING
+from numabench.errors import UsageError
+from numabench.machine import Machine
+from numabench.series import Options, Progress
+from numabench.units import format_bytes, format_seconds, parse_bytes, parse_numbers, parse_seconds
+
+QUIET_S = 2.0  # nothing is said about a run that is over before this
+
+
+@click.command()
+@click.argument("experiment", nargs=-1)
+@click.option("--profile", default="standard", type=click.Choice(["quick", "standard", "full"]), help="How sure: 6, 10 or 20 passes.")
+@click.option("--budget", metavar="TIME", help="Stop after about this long, such as 60s.")
+@click.option("--nodes", metavar="LIST", help="Only these nodes, such as 0,1.")
+@click.option("--cpus", metavar="LIST", help="Only these CPUs, such as 0-7.")
+@click.option("--size", metavar="SIZE", help="Bytes of each working set, such as 1GiB.")
+@click.option("--pages", type=click.Choice(["base", "thp", "2M", "1G"]), help="Page kind.")
+@click.option("--tier", default="best", help="Instruction set: scalar, avx2, avx512, neon.")
+@click.option("--kernel", "kernel_names", multiple=True, metavar="NAME", help="Kernels, as listed.")
+@click.option("--threads", metavar="LIST", help="Thread counts of scaling, such as 1,2,4.")
+@click.option("--passes", type=click.IntRange(1, 30), help="Exactly so many passes.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Order and contents.")
+@click.option("-o", "--output", metavar="FILE.json", help="Where the record goes.")
+@click.option("--json", "as_json", is_flag=True, help="The record on stdout.")
+@click.option("--resume", metavar="FILE.json", help="Go on with an interrupted run of that name.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its time, measure nothing.")
+def run(
+    experiment: tuple[str, ...], profile: str, budget: str | None, nodes: str | None, cpus: str | None, size: str | None,
+    pages: str | None, tier: str, kernel_names: tuple[str, ...], threads: str | None, passes: int | None, seed: int,
+    output: str | None, as_json: bool, resume: str | None, dry_run: bool,
+) -> None:  # fmt: skip
+    """Measure; no name means all experiments.
+
+    Example: numabench run latency bandwidth --profile quick -o here.json
+    """
+    options = Options(
+        profile=profile,  # type: ignore[arg-type]
+        budget_s=parse_seconds(budget) if budget else None,
+        nodes=parse_numbers(nodes, "--nodes") if nodes else (),
+        cpus=parse_numbers(cpus, "--cpus") if cpus else (),
+        bytes=parse_bytes(size) if size else None,
+        pages=pages,  # type: ignore[arg-type]
+        tier=tier,
+        kernels=kernel_names,
+        threads=parse_numbers(threads, "--threads") if threads else (),
+        passes=passes,
+        seed=seed,
+    )
+    machine = Machine.load()
+    target = Path(resume or output or records.default_name())
+    journal = target.with_name(target.name + ".journal")
+    earlier = {}
+    if resume:
+        made, earlier = records.Journal.read(journal)
+        experiment = tuple(made.get("names", ()))
+        options = msgspec.convert(made.get("options", {}), Options, strict=False)
+    cases = session.plan(experiment, options, machine)
+    if dry_run:
+        for case in cases:
+            why = f"  unavailable: {case.unavailable}" if case.unavailable else f"  {format_bytes(case.bytes)}"
+            click.echo(f"{case.experiment:10} {case.label}{why}")
+        click.echo(f"{len(cases)} cases, about {format_seconds(session.estimate_seconds(cases, options))}")
+        return
+    keep = bool(resume or output) or not as_json
+    if keep:
+        records.check_writable(target)
+        if not resume:
+            journal.unlink(missing_ok=True)
+    for case in cases:
+        if options.bytes and not case.unavailable:
+            _check_size(options.bytes, case.target, machine)
+    try:
+        with _Telling() as told:
+            found = session.run(
+                experiment, options, machine=machine, progress=told, journal=journal if keep else None, earlier=earlier
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if keep and journal.exists():
+            click.echo(f"\nnumabench: interrupted; go on with: numabench run --resume {target}", err=True)
+        raise
+    if keep:
+        records.save(found, target)
+        journal.unlink(missing_ok=True)
+    if as_json:
+        click.echo(records.dumps(found).decode(), nl=False)
+    else:
+        _show(found, str(target) if keep else "")
+    if not any(series.samples for series in found.series):
+        raise click.exceptions.Exit(EXIT_NOTHING)
+
+
+def _check_size(wanted: int, target: int | None, machine: Machine) -> None:
+    from numabench.environment import free_bytes
+
+    free = free_bytes(target) if target is not None else None
+    if free is not None and wanted > free:
+        raise UsageError(f"--size {format_bytes(wanted)}: node {target} has {format_bytes(free)} free")
+
+
+@click.command()
+@click.argument("file")
+def show(file: str) -> None:
+    """Print a saved record.
+
+    Example: numabench show numabench-host-20261123T101500.json
+    """
+    _show(records.load(file), "")
+
+
+def _show(found: records.Record, saved: str) -> None:
+    from rich.console import Console
+
+    from numabench.reports import terminal
+
+    terminal.show(found, Console(), saved)
+
+
+class _Telling:
+    """Progress on stderr: a bar on a terminal, else a line every ten seconds."""
+
+    def __enter__(self) -> Callable[[Progress], None]:
+        self.bar = None
+        self.last = 0.0
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress as Bar, TextColumn
+
+            self.bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"),
+                console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self.task = self.bar.add_task("set up", total=None, left="")
+            self.bar.start()
+        return self.tell
+
+    def tell(self, now: Progress) -> None:
+        left = f"{format_seconds(now.left_s)} left" if now.elapsed_s > QUIET_S else ""
+        if self.bar:
+            self.bar.update(self.task, total=now.total, completed=now.done, description=now.label[:40], left=left)
+        elif now.elapsed_s - self.last >= 10:
+            self.last = now.elapsed_s
+            click.echo(f"{now.done} of {now.total}, {left}", err=True)
+
+    def __exit__(self, *exc: object) -> None:
+        if self.bar:
+            self.bar.stop()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables for a terminal: figures, what they mean, how sure. Shaded by value when colours are there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from numabench import session
+from numabench.analysis.stats import half_width
+from numabench.reports import words
+from numabench.series import FATAL, FLAGS, Cell, Table
+from numabench.units import format_value
+
+if TYPE_CHECKING:
+    from numabench.record import Record
+
+
+def _figure(cell: Cell, marks: dict[str, str], heat: float | None) -> Text:
+    if cell.value is None:
+        return Text(cell.text or "-", style="dim")
+    width = (cell.ci[1] - cell.ci[0]) / 2 if cell.ci else None
+    text = Text(format_value(cell.value, width), justify="right")
+    if heat is not None:
+        text.stylize(Style(color="black", bgcolor=f"rgb({int(120 + 135 * heat)},{int(230 - 110 * heat)},120)"))
+    if FATAL.keys() & set(cell.flags):
+        text.stylize("strike")
+    if cell.ratio is not None:
+        text.append(f" {cell.ratio:.2f}x", style="bold")
+    if cell.flags:
+        text.append(" " + "".join(marks.get(name, "?") for name in cell.flags), style="yellow")
+    return text
+
+
+def _heat(table: Table) -> dict[int, float]:
+    """0 (best) to 1 (worst) for each cell of a matrix with at least two figures."""
+    cells = [cell for _, row in table.rows for cell in row if cell.value is not None]
+    values = [cell.value for cell in cells if cell.value is not None]
+    if not table.matrix or len(values) < 2 or min(values) == max(values):
+        return {}
+    span = max(values) - min(values)
+    return {
+        id(cell): ((cell.value or 0) - min(values)) / span if table.better == "low" else (max(values) - (cell.value or 0)) / span
+        for cell in cells
+    }
+
+
+def _render(table: Table, marks: dict[str, str]) -> Group:
+    heat = _heat(table)
+    rich = RichTable(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    rich.add_column(table.corner)
+    for column in table.columns:
+        rich.add_column(column, justify="right", no_wrap=True)
+    for name, row in table.rows:
+        rich.add_row(name, *(_figure(cell, marks, heat.get(id(cell))) for cell in row))
+    shares = [half_width(c.ci, c.value) for _, row in table.rows for c in row if c.value and c.ci]
+    below = [Text(f"interval at most {max(shares) * 100:.1f} %", style="dim")] if shares else []
+    if any(cell.value is not None and cell.ci is None for _, row in table.rows for cell in row):
+        below.append(Text("too few passes for an interval (6 are needed)", style="dim"))
+    return Group(rich, *below)
+
+
+def show(record: Record, console: Console, saved: str = "") -> None:
+    """Print a record: machine, tables, meaning, evidence."""
+    tables = session.tables(record)
+    marks = words.legend(list(record.series))
+    first, second = words.headline(record)
+    console.print(Text(first, style="bold"), Text(second, style="dim"), sep="     ")
+    console.print()
+    small = [_render(table, marks) for table in tables if table.matrix]
+    if small:
+        console.print(Columns([Padding(table, (0, 4, 1, 0)) for table in small]))
+    for table in tables:
+        if not table.matrix:
+            console.print(_render(table, marks))
+            console.print()
+    for name, letter in marks.items():
+        console.print(Text(f"  {letter}  {FLAGS[name]}", style="yellow"))
+    reasons: dict[str, int] = {}
+    for series in record.series:
+        if series.unavailable:
+            reasons[series.unavailable] = reasons.get(series.unavailable, 0) + 1
+    for reason, count in reasons.items():
+        console.print(Text(f"  -  unavailable ({count} case{'s' * (count != 1)}): {reason}", style="dim"))
+    meaning = list(dict.fromkeys(line for table in tables for line in table.meaning))
+    if meaning:
+        console.print("\n[bold]What it means[/bold]")
+        for line in meaning:
+            console.print(Text(f"  {line}"))
+    console.print(Text(words.proven(record)))
+    for line in words.watch(record):
+        console.print(Text(f"Watch:  {line}"))
+    if saved:
+        console.print(Text(f"Saved {saved}"))
