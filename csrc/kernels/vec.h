@@ -121,6 +121,17 @@ static inline uint64_t nmb_vu_sum(nmb_vu v) { return v; }
 
 #endif
 
+/* v itself, computed here: vector code reaches memory in the order in which it is written. */
+static inline nmb_vd nmb_vd_keep(nmb_vd v)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+    __asm__ volatile("" : "+w"(v));
+#endif
+    return v;
+}
+
 #define NMB_LANES (sizeof(nmb_vd) / sizeof(double))
 
 #endif
