@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from numabench import _core, kernels
 from numabench.analysis import stats
@@ -23,10 +23,22 @@ CHASE_WINDOWS, RATE_WINDOWS = 32, 5
 CHASE_WINDOW_NS = {"quick": 2e6, "standard": 5e6, "full": 10e6}
 RATE_WINDOW_NS = {"quick": 30e6, "standard": 50e6, "full": 100e6}
 WARM_NS, WARM_LIMIT_NS = 5e6, {"quick": 0.3e9, "standard": 1e9, "full": 3e9}
-CHASE_BLOCK, RATE_BLOCK = 1024, 1 << 20
+CHASE_BLOCK, RATE_BLOCK, FIXED_LOADS = 1024, 1 << 20, 1 << 19
 # Arrays of one thread start at odd distances, so that they do not share their offset within a page.
 STAGGER = 17 * 64
 Windows = list[list[_core.Stamp]]
+
+
+class _Job(NamedTuple):
+    """A prepared case: what each thread does, what a window's stamps amount to, and how many windows of what length."""
+
+    works: list[_core.Work]
+    figure: Callable[[list[_core.Stamp]], float]
+    estimator: Callable[[Sequence[float]], float]
+    windows: int
+    window_ns: float
+    ring_nodes: int = 0
+    plan: GemmPlan | None = None
 
 
 class Backend(Protocol):
@@ -60,15 +72,21 @@ class Hardware:
 
     def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
         """Allocate once for the group, then run each case of it. Raises NumabenchError."""
-        family = kernels.kernel(group[0].kernel, group[0].tier).family
-        job = {"chase": self._chase, "gemm": self._gemm}.get(family, self._rate)
         with ExitStack() as stack:
-            buffers = self._buffers(stack, group, family, seed)
-            return [job(case, buffers, number, position + i, seed) for i, case in enumerate(group)]
+            buffers = self._buffers(stack, group, seed)
+            return [self._sample(case, buffers, number, position + i, seed) for i, case in enumerate(group)]
 
-    def _buffers(self, stack: ExitStack, group: Sequence[Case], family: str, seed: int) -> list[Buffer]:
+    @contextmanager
+    def fixed_work(self, case: Case, seed: int) -> Iterator[Callable[[], object]]:
+        """A call that does the same work every time it is made, for timing from outside."""
+        with ExitStack() as stack:
+            job = self._prepare(stack, case, self._buffers(stack, [case], seed), seed, loops=True)
+            yield lambda: self.team(case.cpus).run(job.works)
+
+    def _buffers(self, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
         first = group[0]
-        parts = max(len(case.cpus) for case in group) if family == "stream" else 1
+        stream = kernels.kernel(first.kernel, first.tier).family == "stream"
+        parts = max(len(case.cpus) for case in group) if stream else 1
         fill = "fill_f32" if first.kernel.endswith("f32") else "fill_f64"
         size = max(max(case.bytes for case in group) // parts, 1)
         return [
@@ -81,35 +99,59 @@ class Hardware:
             for part in range(parts)
         ]  # fmt: skip
 
-    def _chase(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
+    def _sample(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
+        """Warm up, take the windows, prove: everything between two proofs of where the pages are."""
+        with ExitStack() as stack:
+            job = self._prepare(stack, case, buffers, seed)
+            before = [buffer.proof() for buffer in buffers]
+            watch = Watch(case.cpus)
+            windows, settled = self._windows(case, job)
+            changes = watch.stop()
+            after = [buffer.proof() for buffer in buffers]
+            values = tuple(job.figure(stamps) for stamps in windows)
+            checksum = job.plan.checksum(buffers[0]) if job.plan else ""
+            seen = Evidence(
+                **_evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
+                ring_nodes=job.ring_nodes,
+                checksum=checksum,
+            )
+            return Sample(
+                number=number, position=position, value=job.estimator(values), windows=values, evidence=seen,
+                flags=_flags(case, seen, changes, windows, settled, self.machine), extras={"median": median(values)},
+            )  # fmt: skip
+
+    def _prepare(
+        self, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, loops: bool = False
+    ) -> _Job:
+        family = kernels.kernel(case.kernel, case.tier).family
+        prepare = {"chase": self._chase, "gemm": self._gemm}.get(family, self._rate)
+        return prepare(stack, case, buffers, seed, loops)
+
+    def _chase(self, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, loops: bool) -> _Job:
         region = buffers[0].region
         chains = int(case.params.get("chains", 1))
         stride, window = int(case.params["stride"]), int(case.params["window"])
         builders = self.team(case.touch_cpus or case.cpus)
         ring = _core.Ring(region, 0, min(case.bytes, region.bytes), stride, window, chains, seed)
-        for job in ("ring_order", "ring_link", "ring_prove"):
+        for name in ("ring_order", "ring_link", "ring_prove"):
             builders.run(
                 [
-                    _core.Work(_core.setup_kernel(job), ring=ring, part=i, parts=len(builders), loops=1)
+                    _core.Work(_core.setup_kernel(name), ring=ring, part=i, parts=len(builders), loops=1)
                     for i in range(len(builders))
                 ]
             )
         if not ring.proven:
             raise NumabenchError("the pointer ring is not one cycle: the buffer was written to, or memory is faulty")
         kernel = kernels.kernel(case.kernel, case.tier)
-        works = [_core.Work(kernel, ring=ring, chains=chains, block=CHASE_BLOCK)]
+        work = _core.Work(kernel, ring=ring, chains=chains, block=CHASE_BLOCK, loops=FIXED_LOADS if loops else 0)
 
         def ns_per_load(stamps: list[_core.Stamp]) -> float:
             return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
 
-        with self._watched(case, buffers, number, position, ring_nodes=ring.nodes) as finish:
-            windows, settled = self._windows(
-                case, works, ns_per_load, CHASE_WINDOWS, CHASE_WINDOW_NS[self.options.profile]
-            )
-            values = [ns_per_load(stamps) for stamps in windows]
-            return finish(min(values), values, windows, settled, {"typical_ns": median(values)})
+        length = CHASE_WINDOW_NS[self.options.profile]
+        return _Job([work], ns_per_load, min, CHASE_WINDOWS, length, ring.nodes)
 
-    def _rate(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
+    def _rate(self, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, loops: bool) -> _Job:
         """Kernels over arrays: bandwidth of all threads in the common window, or ns per access with a stride."""
         kernel = kernels.kernel(case.kernel, case.tier)
         stride = int(case.params.get("stride", 0))
@@ -123,7 +165,7 @@ class Hardware:
             works.append(
                 _core.Work(
                     kernel, **arrays, bytes=each, stride=stride, scalar=-1.0 if kernel.name == "update" else 0.5,
-                    seed=seed + part, block=block,
+                    seed=seed + part, block=block, loops=int(loops),
                 )
             )  # fmt: skip
         per_element = kernels.app_bytes(kernel)
@@ -133,75 +175,37 @@ class Hardware:
             span = max(stamp.end_ns for stamp in stamps) - min(stamp.start_ns for stamp in stamps)
             return span * len(stamps) / elements if stride else elements * per_element / span
 
-        with self._watched(case, buffers[: len(case.cpus)], number, position) as finish:
-            windows, settled = self._windows(
-                case, works, figure, RATE_WINDOWS, RATE_WINDOW_NS[self.options.profile]
-            )
-            values = [figure(stamps) for stamps in windows]
-            rates = [stamp.elements for stamp in windows[-1]]
-            return finish(median(values), values, windows, settled, {"slowest_thread_share": min(rates) / max(rates)})
+        return _Job(works, figure, median, RATE_WINDOWS, RATE_WINDOW_NS[self.options.profile])
 
-    def _gemm(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
-        team = self.team(case.cpus)
+    def _gemm(self, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, loops: bool) -> _Job:
         kernel = kernels.kernel(case.kernel, case.tier)
         plan = GemmPlan(kernel, case, buffers[0].region)
-        with ExitStack() as stack:
-            scratch = []
-            for cpu in case.cpus:  # packing buffers lie on the thread's own node
-                node = self.machine.cpu(cpu).node
-                region = stack.enter_context(
-                    _core.Region(plan.scratch_bytes, "thp", "local" if node is None else "bind", [node or 0])
-                )
-                touch_region(region, self.team((cpu,)), "fill_f64", seed)
-                scratch.append(region)
-            works = plan.works(scratch)
-            least = RATE_WINDOW_NS[self.options.profile]
-            plan.check(team, works)
+        scratch = []
+        for cpu in case.cpus:  # packing buffers lie on the thread's own node
+            node = self.machine.cpu(cpu).node
+            region = stack.enter_context(
+                _core.Region(plan.scratch_bytes, "thp", "local" if node is None else "bind", [node or 0])
+            )
+            touch_region(region, self.team((cpu,)), "fill_f64", seed)
+            scratch.append(region)
+        works = plan.works(scratch, int(loops))
+        plan.check(self.team(case.cpus), plan.works(scratch, 1))
 
-            def gflop_per_s(stamps: list[_core.Stamp]) -> float:
-                span = max(stamp.end_ns for stamp in stamps) - min(stamp.start_ns for stamp in stamps)
-                return sum(stamp.elements for stamp in stamps) * kernel.flops / span
+        def gflop_per_s(stamps: list[_core.Stamp]) -> float:
+            span = max(stamp.end_ns for stamp in stamps) - min(stamp.start_ns for stamp in stamps)
+            return sum(stamp.elements for stamp in stamps) * kernel.flops / span
 
-            with self._watched(case, buffers, number, position) as finish:
-                windows, settled = self._windows(case, works, gflop_per_s, RATE_WINDOWS, least)
-                values = [gflop_per_s(stamps) for stamps in windows]
-                return finish(median(values), values, windows, settled, {}, checksum=plan.checksum(buffers[0]))
+        return _Job(works, gflop_per_s, median, RATE_WINDOWS, RATE_WINDOW_NS[self.options.profile], plan=plan)
 
-    def _windows(
-        self, case: Case, works: list[_core.Work], figure: Callable[[list[_core.Stamp]], float], count: int, window: float
-    ) -> tuple[Windows, bool]:
-        """Warm up until the figures settle or the limit is reached; then exactly ``count`` windows."""
+    def _windows(self, case: Case, job: _Job) -> tuple[Windows, bool]:
+        """Warm up until the figures settle or the limit is reached; then exactly so many windows."""
         team = self.team(case.cpus)
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: list[float] = []
         while not stats.steady(warm) and time.monotonic() < limit:
-            warm.append(figure(team.run(works, window_ns=WARM_NS)))
+            warm.append(job.figure(team.run(job.works, window_ns=WARM_NS)))
         settled = stats.steady(warm)
-        return [team.run(works, window_ns=window, core_hz=True) for _ in range(count)], settled
-
-    @contextmanager
-    def _watched(
-        self, case: Case, buffers: list[Buffer], number: int, position: int, ring_nodes: int = 0
-    ) -> Iterator[Callable[..., Sample]]:
-        """Proof before; gives a function that takes the proof after and turns figures into a Sample."""
-        before = [buffer.proof() for buffer in buffers]
-        watch = Watch(case.cpus)
-
-        def finish(
-            value: float, values: Sequence[float], windows: Windows, settled: bool, extras: dict[str, float],
-            checksum: str = "",
-        ) -> Sample:  # fmt: skip
-            changes = watch.stop()
-            after = [buffer.proof() for buffer in buffers]
-            evidence = _evidence(case, buffers, before, after, windows, changes, self.clock)
-            evidence = {**evidence, "ring_nodes": ring_nodes, "checksum": checksum}
-            found = Evidence(**evidence)  # type: ignore[arg-type]
-            return Sample(
-                number=number, position=position, value=value, windows=tuple(values), evidence=found,
-                flags=_flags(case, found, changes, windows, settled, self.machine), extras=extras,
-            )  # fmt: skip
-
-        yield finish
+        return [team.run(job.works, window_ns=job.window_ns, core_hz=True) for _ in range(job.windows)], settled
 
 
 def _evidence(

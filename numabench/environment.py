@@ -1,167 +1,265 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that can change a result: read, recorded, never changed. A file that is not there is None, never 0."""
+"""All that can change a result, read and never changed: settings, limits, load, versions, and what happened meanwhile."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
-from numabench.machine import Machine
+import msgspec
 
-ROOT = Path("/")
-_VARIABLES = re.compile(r"^(OMP|GOMP|KMP|MKL|OPENBLAS|NUMABENCH)_|^MALLOC_")
-_VMSTAT = ("numa_pages_migrated", "pgmigrate_success", "thp_collapse_alloc", "pgdemote_kswapd", "pgdemote_direct")
+from numabench.units import format_numbers
+
+if TYPE_CHECKING:
+    from numabench.machine import Machine
+
+_CPU, _NODE, _MM = "sys/devices/system/cpu", "sys/devices/system/node", "sys/kernel/mm"
+_THP, _KERNEL, _CLOCK = (
+    f"{_MM}/transparent_hugepage",
+    "proc/sys/kernel",
+    "sys/devices/system/clocksource/clocksource0",
+)
+_NO_LIMIT = 1 << 60  # version 1 of cgroups writes "no limit" as a number near 2^63
+_CAPABILITIES = {21: "SYS_ADMIN", 23: "SYS_NICE", 14: "IPC_LOCK", 19: "SYS_PTRACE", 38: "PERFMON"}
+_CMDLINE = re.compile(
+    r"(?:isolcpus|nohz_full|rcu_nocbs|numa|numa_balancing|transparent_hugepage|default_hugepagesz|hugepagesz|hugepages|"
+    r"intel_pstate|amd_pstate|nosmt|mitigations|intel_idle\.max_cstate|processor\.max_cstate|clocksource|tsc)(?:=\S*)?"
+)
+_VARIABLES = re.compile(
+    r"OMP_\w+|KMP_\w+|GOMP_CPU_AFFINITY|(?:MALLOC|OPENBLAS|MKL|NUMABENCH)_\w+|GLIBC_TUNABLES|LD_PRELOAD"
+)
+_VMSTAT = re.compile(
+    rb"^(numa_pages_migrated|pgmigrate_success|thp_collapse_alloc|pgdemote_\w+) (\d+)$", re.M
+)
 
 
-def _read(path: str, root: Path = ROOT) -> str | None:
-    try:
-        return (root / path.lstrip("/")).read_text(errors="replace").strip("\n\0")
-    except OSError:
-        return None
+class Tree:
+    """Files below ``root``. What cannot be read is None, and ``unread`` keeps the reason by path."""
 
+    def __init__(self, root: str | os.PathLike[str] = "/") -> None:
+        self.root = os.fspath(root)
+        self.unread: dict[str, str] = {}
 
-def _choice(text: str | None) -> str | None:
-    """The bracketed word of ``always [madvise] never``."""
-    found = re.search(r"\[(\S+)\]", text or "")
-    return found[1] if found else text
-
-
-def _table(text: str | None) -> dict[str, int]:
-    """Lines ``key value`` or ``key: value kB`` as numbers."""
-    found = (re.match(r"(\S+?):?\s+(-?\d+)", line) for line in (text or "").splitlines())
-    return {match[1]: int(match[2]) for match in found if match}
-
-
-def free_bytes(node: int, root: Path = ROOT) -> int | None:
-    """Bytes that a new buffer could take on a node: free pages and clean page cache, less what the cgroup forbids."""
-    text = _read(f"/sys/devices/system/node/node{node}/meminfo", root)
-    if text is None:
-        text = _read("/proc/meminfo", root)
-        if text is None:
+    def raw(self, path: str) -> bytes | None:
+        """The whole file, or None."""
+        try:
+            with open(os.path.join(self.root, path), "rb", buffering=0) as file:
+                return file.read()
+        except OSError as error:
+            self.unread["/" + path] = error.strerror or type(error).__name__
             return None
-        free = _table(text).get("MemAvailable", 0) << 10
-    else:
-        fields = dict(re.findall(r"Node \d+ (\S+):\s+(\d+)", text))
-        cache = int(fields.get("FilePages", 0)) - int(fields.get("Shmem", 0)) - int(fields.get("Dirty", 0))
-        free = (int(fields.get("MemFree", 0)) + max(cache, 0) // 2) << 10
-        if (_read("/sys/devices/system/node/online", root) or "") == str(node):
-            # The only node: a virtual machine's balloon gives memory that the node does not count yet.
-            free = max(free, _table(_read("/proc/meminfo", root)).get("MemAvailable", 0) << 10)
-    limit = memory_limit_left(root)
-    return free if limit is None else min(free, limit)
+
+    def text(self, path: str) -> str | None:
+        """The whole file without surrounding white space, or None."""
+        found = self.raw(path)
+        return None if found is None else found.decode(errors="replace").strip()
+
+    def number(self, path: str) -> int | None:
+        """The file as one number; None also when it holds none."""
+        found = self.text(path)
+        return int(found) if found is not None and re.fullmatch(r"-?\d+", found) else None
+
+    def chosen(self, path: str) -> str | None:
+        """The bracketed word of ``always [madvise] never``."""
+        match = re.search(r"\[(\w+)\]", self.text(path) or "")
+        return match[1] if match else None
+
+    def names(self, path: str) -> list[str]:
+        """Names in a directory, sorted; empty when it cannot be read."""
+        try:
+            return sorted(os.listdir(os.path.join(self.root, path)))
+        except OSError:
+            return []
+
+    def table(self, path: str) -> dict[str, int]:
+        """Lines of the form ``name: value [kB]`` or ``name value``; kB become bytes."""
+        rows = re.findall(r"^(?:Node \d+ )?([\w()]+):?\s+(\d+)( kB)?$", self.text(path) or "", re.M)
+        return {name: int(value) * (1024 if kb else 1) for name, value, kb in rows}
 
 
-def free_huge_pages(node: int, page_bytes: int, root: Path = ROOT) -> int | None:
-    """Free huge pages of that size in the node's own pool; None when the system has no such pool."""
-    name = f"hugepages-{page_bytes >> 10}kB/free_hugepages"
-    text = _read(f"/sys/devices/system/node/node{node}/hugepages/{name}", root)
-    return int(text) if text else None
+def free_bytes(node: int, root: str | os.PathLike[str] = "/") -> int | None:
+    """Bytes that can be bound to ``node`` now: free memory and half of its clean page cache. None: not told.
+
+    The kernel's own MemAvailable counts the page cache likewise; there is none per node.
+    """
+    tree = Tree(root)
+    found = tree.table(f"{_NODE}/node{node}/meminfo")
+    if "MemFree" in found:
+        cache = found.get("Active(file)", 0) + found.get("Inactive(file)", 0)
+        return found["MemFree"] + max(0, cache - found.get("Dirty", 0) - found.get("Writeback", 0)) // 2
+    if node == 0 and not tree.names(_NODE):  # a kernel without NUMA: everything is node 0
+        return tree.table("proc/meminfo").get("MemAvailable")
+    return None
 
 
-def cgroup_files(root: Path = ROOT) -> list[Path]:
-    """Directories of this process's cgroup and its ancestors (cgroup v2), innermost first."""
-    line = next((x for x in (_read("/proc/self/cgroup", root) or "").splitlines() if x.startswith("0::")), None)
-    if line is None:
-        return []
-    base = root / "sys/fs/cgroup"
-    here = base / line[3:].lstrip("/")
-    return [d for d in (here, *here.parents) if d == base or base in d.parents]
+def free_huge_pages(node: int, page_bytes: int, root: str | os.PathLike[str] = "/") -> int | None:
+    """Huge pages of a size that are free on ``node`` and not promised to another mapping. None: no such size there."""
+    tree, size = Tree(root), f"hugepages-{page_bytes // 1024}kB"
+    total = f"{_MM}/hugepages/{size}"
+    own = tree.number(f"{_NODE}/node{node}/hugepages/{size}/free_hugepages")
+    whole = tree.number(f"{total}/free_hugepages")
+    if own is None and node == 0 and not tree.names(_NODE):
+        own = whole
+    if own is None or whole is None:
+        return own
+    return max(0, min(own, whole - (tree.number(f"{total}/resv_hugepages") or 0)))
 
 
-def memory_limit_left(root: Path = ROOT) -> int | None:
-    """Bytes left below the tightest memory limit of the cgroup and its ancestors; None without a limit."""
-    left = None
-    for directory in cgroup_files(root):
-        limit, used = (_read(str(directory / name), Path("/")) for name in ("memory.max", "memory.current"))
-        if limit and used and limit != "max":
-            rest = max(int(limit) - int(used), 0)
-            left = rest if left is None else min(left, rest)
-    return left
+def _cgroup_dirs(tree: Tree, controller: str) -> tuple[int, list[str]]:
+    """Version and directories that limit this process for a controller, its own first; version 0 when unknown."""
+    path, version = None, 0
+    for line in (tree.text("proc/self/cgroup") or "").splitlines():
+        number, controllers, where = (line.split(":", 2) + ["", ""])[:3]
+        if controller in controllers.split(","):
+            path, version = where, 1
+            break
+        if number == "0" and not controllers:
+            path, version = where, 2
+    if path is None:
+        return 0, []
+    for line in (tree.text("proc/self/mountinfo") or "").splitlines():
+        left, _, right = line.partition(" - ")
+        mount, kind = left.split(), right.split()
+        if len(mount) < 5 or len(kind) < 3 or kind[0] != ("cgroup2" if version == 2 else "cgroup"):
+            continue
+        if version == 1 and controller not in kind[2].split(","):
+            continue
+        # The mount may show a subtree only: a container without a cgroup namespace sees its own group as "/".
+        root, point = mount[3].rstrip("/"), mount[4].strip("/")
+        below = path[len(root) :] if path == root or path.startswith(root + "/") else ""
+        parts = [part for part in below.split("/") if part]
+        if ".." in parts:
+            parts = []
+        dirs = ["/".join([point, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+        return version, [d for d in dirs if os.path.isdir(os.path.join(tree.root, d))]
+    return 0, []
 
 
-def quota(root: Path = ROOT) -> float | None:
-    """CPUs that the tightest cgroup quota allows; None without a quota."""
+def _cpu_quota(tree: Tree) -> float | None:
+    """CPUs' worth of time that the quota grants, the least over the hierarchy; None without one."""
+    version, dirs = _cgroup_dirs(tree, "cpu")
     found = []
-    for directory in cgroup_files(root):
-        words = (_read(str(directory / "cpu.max"), Path("/")) or "max").split()
-        if words[0] != "max":
+    for path in dirs:
+        if version == 2:
+            words = (tree.text(f"{path}/cpu.max") or "max").split()
+        else:
+            words = [str(tree.number(f"{path}/cpu.cfs_{name}_us") or -1) for name in ("quota", "period")]
+        if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
             found.append(int(words[0]) / int(words[1]))
-    return min(found) if found else None
+    return min(found, default=None)
 
 
-def snapshot(machine: Machine, root: Path = ROOT) -> dict[str, Any]:
-    """Everything worth knowing about this system when figures are compared later."""
-    cpu = machine.allowed_cpus[0] if machine.allowed_cpus else 0
-    freq = f"/sys/devices/system/cpu/cpu{cpu}/cpufreq"
-    thp = "/sys/kernel/mm/transparent_hugepage"
-    status = dict(re.findall(r"^(\w+):\s*(.*)$", _read("/proc/self/status", root) or "", re.M))
-    nodes = [node.id for node in machine.nodes]
-    return {
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "governor": _read(f"{freq}/scaling_governor", root),
-        "driver": _read(f"{freq}/scaling_driver", root),
-        "no_turbo": _read("/sys/devices/system/cpu/intel_pstate/no_turbo", root),
-        "boost": _read("/sys/devices/system/cpu/cpufreq/boost", root),
-        "smt": _read("/sys/devices/system/cpu/smt/control", root),
-        "thp": _choice(_read(f"{thp}/enabled", root)),
-        "thp_defrag": _choice(_read(f"{thp}/defrag", root)),
-        "numa_balancing": _read("/proc/sys/kernel/numa_balancing", root),
-        "demotion": _read("/sys/kernel/mm/numa/demotion_enabled", root),
-        "zone_reclaim_mode": _read("/proc/sys/vm/zone_reclaim_mode", root),
-        "clocksource": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource", root),
-        "perf_event_paranoid": _read("/proc/sys/kernel/perf_event_paranoid", root),
-        "seccomp": status.get("Seccomp"),
-        "capabilities": status.get("CapEff"),
-        "cpus_allowed": status.get("Cpus_allowed_list"),
-        "nodes_allowed": status.get("Mems_allowed_list"),
-        "cpu_quota": quota(root),
-        "memory_limit_left_bytes": memory_limit_left(root),
-        "load": (_read("/proc/loadavg", root) or "").split()[:3] or None,
-        "pressure_cpu": _read("/proc/pressure/cpu", root),
-        "pressure_memory": _read("/proc/pressure/memory", root),
-        "free_bytes": {str(node): free_bytes(node, root) for node in nodes},
-        "free_huge_pages": {
-            str(node): {str(size): free_huge_pages(node, size, root) for size in machine.huge_pages} for node in nodes
-        },
-        "swap_used_bytes": _swap(root),
-        "isolated_cpus": _read("/sys/devices/system/cpu/isolated", root),
-        "nohz_full": _read("/sys/devices/system/cpu/nohz_full", root),
-        "variables": {name: value for name, value in os.environ.items() if _VARIABLES.match(name)},
-    }
+def _memory_limit(tree: Tree) -> tuple[int | None, int | None]:
+    """The least memory limit of the hierarchy and the least that is left under any, bytes; None without one."""
+    version, dirs = _cgroup_dirs(tree, "memory")
+    names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
+    used, cache = (
+        ("memory.current", "inactive_file")
+        if version == 2
+        else ("memory.usage_in_bytes", "total_inactive_file")
+    )
+    limits, left = [], []
+    for path in dirs:
+        bounds = [
+            n for n in (tree.number(f"{path}/{name}") for name in names) if n is not None and n < _NO_LIMIT
+        ]
+        if bounds:
+            limits.append(min(bounds))
+            reclaimable = tree.table(f"{path}/memory.stat").get(cache, 0)
+            left.append(max(0, min(bounds) - max(0, (tree.number(f"{path}/{used}") or 0) - reclaimable)))
+    return min(limits, default=None), min(left, default=None)
 
 
-def _swap(root: Path) -> int | None:
-    info = _table(_read("/proc/meminfo", root))
-    return (info["SwapTotal"] - info["SwapFree"]) << 10 if "SwapTotal" in info else None
+def memory_left_bytes(root: str | os.PathLike[str] = "/") -> int | None:
+    """Bytes that the cgroup's memory limit still allows this process; None when nothing limits it."""
+    return _memory_limit(Tree(root))[1]
+
+
+class Disturbance(msgspec.Struct, frozen=True):
+    """What happened to the system between two moments. None: this system does not tell."""
+
+    seconds: float
+    steal_share: float | None = None  # of the CPU time of the CPUs watched
+    throttled_count: int | None = None
+    throttled_us: int | None = None
+    cpu_pressure_us: int | None = None  # some task waited for a CPU
+    memory_pressure_us: int | None = None
+    moved: dict[str, int] = {}  # counters of /proc/vmstat that rose: system-wide, so hints only
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Trust flags that follow: stolen, throttled, contended, migration_suspected."""
+        limit = 0.01
+        pressure = max(self.cpu_pressure_us or 0, self.memory_pressure_us or 0)
+        found = {
+            "throttled": bool(self.throttled_count),
+            "stolen": (self.steal_share or 0.0) > limit,
+            "contended": self.seconds > 0 and pressure * 1e-6 / self.seconds > limit,
+            "migration_suspected": bool(self.moved),
+        }
+        return tuple(name for name, on in found.items() if on)
 
 
 class Watch:
-    """Counters of the system before and after a pass: what others did to it meanwhile."""
+    """Counters of disturbance over one interval, for the CPUs used. Missing files are None, never an error."""
 
-    def __init__(self, cpus: tuple[int, ...], root: Path = ROOT) -> None:
-        self.cpus, self.root = frozenset(f"cpu{cpu}" for cpu in cpus), root
-        self.before = self._now()
+    def __init__(self, cpus: Iterable[int], root: str | os.PathLike[str] = "/") -> None:
+        self._tree = Tree(root)
+        self._cpus = {b"cpu%d" % cpu for cpu in cpus}
+        version, dirs = _cgroup_dirs(self._tree, "cpu")
+        self._stats = [f"{path}/cpu.stat" for path in dirs]
+        # Version 2 counts microseconds under another name than version 1 counts nanoseconds.
+        self._unit = re.compile(rb"throttled_usec (\d+)" if version == 2 else rb"throttled_time (\d+)")
+        self._per_us = 1 if version == 2 else 1000
+        self._before: tuple[float, dict[str, int], dict[str, int]] | None = None
 
-    def _now(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for line in (_read("/proc/stat", self.root) or "").splitlines():
-            words = line.split()
-            if words and words[0] in self.cpus:
-                ticks = [int(word) for word in words[1:9]]
-                counts["ticks"] = counts.get("ticks", 0) + sum(ticks)
-                counts["steal"] = counts.get("steal", 0) + ticks[7]
-        for directory in cgroup_files(self.root)[:1]:
-            counts["throttled_us"] = _table(_read(str(directory / "cpu.stat"), Path("/"))).get("throttled_usec", 0)
-        vmstat = _table(_read("/proc/vmstat", self.root))
-        return counts | {name: vmstat[name] for name in _VMSTAT if name in vmstat}
+    def _read(self) -> tuple[float, dict[str, int], dict[str, int]]:
+        found: dict[str, int] = {}
+        lines = (self._tree.raw("proc/stat") or b"").partition(b"\nintr")[0].splitlines()
+        rows = [
+            words for words in (line.split() for line in lines) if words[0] in self._cpus and len(words) > 8
+        ]
+        if rows:
+            found["ticks"] = sum(sum(map(int, row[1:9])) for row in rows)
+            found["steal"] = sum(int(row[8]) for row in rows)
+        for path in self._stats:
+            text = self._tree.raw(path) or b""
+            count, us = re.search(rb"nr_throttled (\d+)", text), self._unit.search(text)
+            if count and us:
+                found["throttled"] = found.get("throttled", 0) + int(count[1])
+                found["throttled_us"] = found.get("throttled_us", 0) + int(us[1]) // self._per_us
+        for name in ("cpu", "memory"):
+            some = re.search(rb"some .*total=(\d+)", self._tree.raw(f"proc/pressure/{name}") or b"")
+            if some:
+                found[name] = int(some[1])
+        moved = {n.decode(): int(v) for n, v in _VMSTAT.findall(self._tree.raw("proc/vmstat") or b"")}
+        return time.monotonic(), found, moved
 
-    def stop(self) -> dict[str, float]:
-        """Changes since the watch began: ``steal_share``, ``throttled_us`` and the kernel's page-moving counters."""
-        after = self._now()
-        change = {name: after[name] - self.before.get(name, 0) for name in after}
-        share = change.pop("steal", 0) / max(change.pop("ticks", 0), 1)
-        return {"steal_share": share, "throttled_us": 0.0, **change}
+    def start(self) -> None:
+        """Begin an interval; an earlier one that was not stopped is forgotten."""
+        self._before = self._read()
+
+    def stop(self) -> Disturbance:
+        """End the interval and tell what happened in it. Raises ValueError without a start."""
+        if self._before is None:
+            raise ValueError("the watch was not started")
+        (then, old, was), (now, new, moved) = self._before, self._read()
+        self._before = None
+        rise = {name: new[name] - old[name] for name in new if name in old}
+        ticks = rise.get("ticks", 0)  # of 10 ms: a short interval may contain none
+        return Disturbance(
+            seconds=now - then,
+            steal_share=rise["steal"] / ticks if ticks > 0 else None,
+            throttled_count=rise.get("throttled"),
+            throttled_us=rise.get("throttled_us"),
+            cpu_pressure_us=rise.get("cpu"),
+            memory_pressure_us=rise.get("memory"),
+            moved={
+                name: moved[name] - was[name] for name in moved if moved[name] > was.get(name, moved[name])
+            },
+        )

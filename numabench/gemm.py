@@ -50,8 +50,8 @@ class GemmPlan:
         ]
         return max(*blocks, ALIGN) if len(blocks) > 1 else max(blocks[0], ALIGN)
 
-    def works(self, scratch: list[_core.Region]) -> list[_core.Work]:
-        """One multiplication of a block of C per thread."""
+    def works(self, scratch: list[_core.Region], loops: int = 0) -> list[_core.Work]:
+        """Multiplications of a block of C per thread: so many, or (0) until the window ends."""
         size = self.kernel.element_bytes
         blocks = [(rows, columns) for rows in self.rows for columns in self.columns]
         return [
@@ -61,16 +61,16 @@ class GemmPlan:
                 b=(self.region, self.b + c0 * size),
                 c=(self.region, self.c + (r0 * self.n + c0) * size),
                 scratch=(place, 0),
-                m=r1 - r0, n=c1 - c0, k=self.k, lda=self.k, ldb=self.n, ldc=self.n, block=1,
+                m=r1 - r0, n=c1 - c0, k=self.k, lda=self.k, ldb=self.n, ldc=self.n, block=1, loops=loops,
             )
             for ((r0, r1), (c0, c1)), place in zip(blocks, scratch, strict=True)
         ]  # fmt: skip
 
     def check(self, team: _core.Team, works: list[_core.Work]) -> None:
-        """Run once and compare some elements with numpy in double precision. Raises NumabenchError."""
+        """Do the works and compare some elements with numpy in double precision. Raises NumabenchError."""
         import numpy as np
 
-        team.run(works, window_ns=1.0)
+        team.run(works)
         dtype = "f4" if self.kernel.element_bytes == 4 else "f8"
         view = np.frombuffer(self.region, dtype="u1")
         try:

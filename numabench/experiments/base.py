@@ -11,7 +11,6 @@ from numabench.environment import free_bytes
 from numabench.errors import UsageError
 from numabench.machine import Machine
 from numabench.series import Case, Cell, Options, Series, Table
-from numabench.units import format_value
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -140,8 +139,17 @@ def penalty(series: Sequence[Series], what: str) -> tuple[str, ...]:
         return ("No remote pair could be compared with its local one.",)
     better = series[0].case.better
     ratio, i, j = (max if better == "low" else min)(found, key=lambda item: item[0].value)
-    span = f" [{format_value(ratio.ci[0])}, {format_value(ratio.ci[1])}]" if ratio.ci else " (too few passes for an interval)"
-    return (f"{what} from node {i} to node {j} is {ratio.value:.2f}x{span} of the local one.",)
+    return (f"{what} from node {i} to node {j} is {in_words(ratio)} of the local one.",)
+
+
+def in_words(ratio: stats.Ratio) -> str:
+    """``1.88x [1.87, 1.90]``, with what it does not show when it shows nothing."""
+    if ratio.ci is None:
+        return f"{ratio.value:.2f}x (too few passes for an interval)"
+    text = f"{ratio.value:.2f}x [{ratio.ci[0]:.2f}, {ratio.ci[1]:.2f}]"
+    if ratio.ci[0] <= 1 <= ratio.ci[1]:
+        text += f" (no detectable difference; {ratio.mde * 100:.1f} % would show)"
+    return text
 
 
 def rows_table(

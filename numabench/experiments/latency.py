@@ -51,7 +51,9 @@ class Latency:
             twin = next((s for s in main if (s.case.initiator, s.case.target) == (other.case.initiator, other.case.target)), None)
             ratio = base.paired(other, twin) if twin and other is not twin else None
             if ratio and twin and other.estimate and twin.estimate:
-                span = f" [{format_value(ratio.ci[0])}, {format_value(ratio.ci[1])}]" if ratio.ci else ""
-                meaning.append(f"With {other.case.pages} pages it takes {format_value(other.estimate)} ns, {ratio.value:.2f}x{span} of {kind}: page walks.")
+                meaning.append(
+                    f"With {other.case.pages} pages it takes {format_value(other.estimate)} ns, "
+                    f"{base.in_words(ratio)} of {kind}."
+                )
         table = base.matrix(self.name, "Idle latency, ns per dependent load", main, machine, tuple(meaning))
         return [table] if table else []

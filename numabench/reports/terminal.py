@@ -53,7 +53,7 @@ def _heat(table: Table) -> dict[int, float]:
 
 def _render(table: Table, marks: dict[str, str]) -> Group:
     heat = _heat(table)
-    rich = RichTable(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    rich = RichTable(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False, min_width=min(len(table.title), 60))
     rich.add_column(table.corner)
     for column in table.columns:
         rich.add_column(column, justify="right", no_wrap=True)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments under pytest-benchmark.
+
+All cases are measured first, in interleaved passes (numabench_record): from there come figures, intervals and ratios.
+Then each benchmark times one fixed amount of work of its case, so that pytest-benchmark's own table, --benchmark-json and
+--benchmark-compare work as always; its rounds run back to back and therefore carry no verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import msgspec
+import pytest
+
+from numabench import session
+from numabench.backend import Hardware
+from numabench.machine import Machine
+from numabench.record import Record
+from numabench.series import Case, Options
+
+ROUNDS = 5
+
+
+@cache
+def planned(experiment: str, profile: str) -> tuple[Case, ...]:
+    return tuple(session.plan([experiment], Options(profile=profile), Machine.load()))  # type: ignore[arg-type]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One benchmark per case of the experiment that the file names."""
+    experiment = getattr(metafunc.module, "EXPERIMENT", None)
+    if experiment and "case" in metafunc.fixturenames:
+        cases = planned(experiment, metafunc.config.getoption("--numabench-profile"))
+        metafunc.parametrize("case", cases, ids=[case.label for case in cases])
+
+
+@pytest.fixture(scope="session")
+def hardware(numa_machine: Machine) -> Iterator[Hardware]:
+    with Hardware(numa_machine, Options(profile="quick")) as found:
+        yield found
+
+
+@pytest.fixture
+def measured(benchmark: Any, hardware: Hardware, numabench_record: Record) -> Callable[[Case, str], None]:
+    """Report a case: figures and evidence into extra_info, a fixed amount of work into the table."""
+
+    def report(case: Case, group: str) -> None:
+        series = next(
+            s for s in numabench_record.series if s.case.label == case.label and s.case.experiment == case.experiment
+        )
+        if series.estimate is None:
+            pytest.skip(f"unavailable: {series.unavailable}")
+        benchmark.group = group
+        benchmark.extra_info.update(
+            unit=case.unit, estimate=series.estimate, ci=series.ci, passes=len(series.samples), flags=series.flags,
+            trust=series.trust, evidence=msgspec.to_builtins(series.samples[-1].evidence, str_keys=True),
+        )  # fmt: skip
+        with hardware.fixed_work(case, seed=1) as work:
+            benchmark.pedantic(work, rounds=ROUNDS, iterations=1, warmup_rounds=1)
+
+    return report
