@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import image
@@ -108,6 +109,13 @@ def probed(machine: Machine, kind: str, *, amount: int, rounds: int, seed: int, 
     return dict(cells)
 
 
-def median_of(cells: list[Cells]) -> dict[tuple[int, int], float]:
-    """The median of each cell over all samples of several boots."""
-    return {key: statistics.median([value for boot in cells for value in boot[key]]) for key in cells[0]}
+def merged(
+    boots: list[Cells], estimate: Callable[[list[float]], float] = statistics.median
+) -> dict[tuple[int, int], float]:
+    """One estimate for each cell from all samples of several boots."""
+    return {key: estimate([value for cells in boots for value in cells[key]]) for key in boots[0]}
+
+
+def lower_quartile(values: list[float]) -> float:
+    """The lower quartile: what a busy host does to a latency only adds, and may hit half of the samples."""
+    return statistics.quantiles(values, n=4)[0]

@@ -90,9 +90,7 @@ class Machine:
         size = range(len(self.nodes))
         return self.distances or tuple(tuple(10 if i == j else 20 for j in size) for i in size)
 
-    def penalised(
-        self, cycles: Matrix, bytes_per_s: Matrix | None = None, cache_bytes: int = 256 << 10
-    ) -> Machine:
+    def penalised(self, cycles: Matrix, bytes_per_s: Matrix | None = None, cache_bytes: int = 256 << 10) -> Machine:
         """The same machine with the given penalties."""
         return dataclasses.replace(self, penalties=Penalties(cycles, bytes_per_s, cache_bytes))
 
@@ -140,10 +138,10 @@ KNOWN_LATENCY = dataclasses.replace(
 SLOW_LINK = dataclasses.replace(
     FOUR_NODES.penalised(
         (
-            (3000, 4500, 9000, 9000),
-            (4500, 3000, 9000, 18000),
-            (9000, 9000, 3000, 4500),
-            (9000, 9000, 4500, 3000),
+            (3000, 6000, 12000, 12000),
+            (6000, 3000, 12000, 24000),
+            (12000, 12000, 3000, 6000),
+            (12000, 12000, 6000, 3000),
         )
     ),
     name="SLOW_LINK",

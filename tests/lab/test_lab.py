@@ -47,9 +47,7 @@ def test_topology_is_as_described(booted: tuple[str, Facts]) -> None:
 
 def test_settings_are_as_described(booted: tuple[str, Facts]) -> None:
     name, seen = booted
-    assert seen.allowed == (
-        [1] if name == "CPUSET" else seen.nodes if name == "FAKE_NODES" else seen.with_memory
-    )
+    assert seen.allowed == ([1] if name == "CPUSET" else seen.nodes if name == "FAKE_NODES" else seen.with_memory)
     assert seen.huge_pages == {node: 24 if (name, node) == ("HUGEPAGES", 1) else 0 for node in seen.nodes}
     assert seen.balancing == (1 if name == "BALANCING" else 0)
     assert ("avx" in seen.flags) == (name != "OLD_CPU")
@@ -74,9 +72,7 @@ def test_a_missing_command_is_a_status() -> None:
 
 def test_output_is_whole_and_binary_safe(tmp_path: Path) -> None:
     lines = 20_000
-    result = boot(
-        ONE_NODE, ["sh", "-c", f"seq {lines}; seq {lines} >&2; printf '\\377\\n'"], scratch=tmp_path
-    )
+    result = boot(ONE_NODE, ["sh", "-c", f"seq {lines}; seq {lines} >&2; printf '\\377\\n'"], scratch=tmp_path)
     expected = "".join(f"{number}\n" for number in range(1, lines + 1))
     assert (result.stdout, result.stderr) == (expected + "\N{REPLACEMENT CHARACTER}\n", expected)
 

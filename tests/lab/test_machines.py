@@ -47,9 +47,7 @@ def test_missing_programs_are_named_with_one_remedy(monkeypatch: pytest.MonkeyPa
 
 def test_modules_load_after_what_they_need() -> None:
     listing = "a/virtio_pci.ko: b/virtio_ring.ko b/virtio.ko\na/9pnet_virtio.ko: c/9pnet.ko b/virtio.ko\n"
-    listing += (
-        "d/9p.ko: c/9pnet.ko\ne/overlay.ko:\nb/virtio.ko:\nb/virtio_ring.ko: b/virtio.ko\nc/9pnet.ko:\n"
-    )
+    listing += "d/9p.ko: c/9pnet.ko\ne/overlay.ko:\nb/virtio.ko:\nb/virtio_ring.ko: b/virtio.ko\nc/9pnet.ko:\n"
     order = [Path(path).stem for path in _loading_order(listing)]
     assert order == ["virtio", "virtio_ring", "virtio_pci", "9pnet", "9pnet_virtio", "9p", "overlay"]
 

@@ -72,9 +72,7 @@ def boot(
         start = time.monotonic()
         ended = _supervise(argv, control, start + timeout, stream)
         seconds = time.monotonic() - start
-        console, out, err = (
-            (control / name).read_text(errors="replace") for name in ("console", "stdout", "stderr")
-        )
+        console, out, err = ((control / name).read_text(errors="replace") for name in ("console", "stdout", "stderr"))
         if not ended:
             raise TimeLimit(f"{machine.name}: killed after {timeout:g} s", console, out, err)
         try:
@@ -123,9 +121,7 @@ def _script(machine: Machine, command: Sequence[str] | None, scratch: Path, extr
     ]
     lines = ["#!/bin/sh", 'export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"']
     for step in steps:
-        lines.append(
-            f"{{ {step}; }} || {{ echo {shlex.quote('failed: ' + step)} > {CONTROL}/failure; exit 1; }}"
-        )
+        lines.append(f"{{ {step}; }} || {{ echo {shlex.quote('failed: ' + step)} > {CONTROL}/failure; exit 1; }}")
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     if command is None:
         lines += [f"setsid -c env -i {variables} bash -i < /dev/ttyS1 > /dev/ttyS1 2>&1"]
@@ -206,9 +202,7 @@ def plugin_arguments(machine: Machine, penalties: Penalties) -> list[str]:
     return arguments
 
 
-def _supervise(
-    argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None
-) -> bool:
+def _supervise(argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None) -> bool:
     """Run QEMU to its end, passing output on as it comes; False when it had to be killed at `deadline`."""
     with (
         open(control / "qemu", "wb") as complaints,
