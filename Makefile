@@ -30,7 +30,7 @@ lint: $(VENV)/.built ## the checks that need no running program
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint numabench
+	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint numabench
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.c' 'csrc/*.h' 'tests/*.c')
 	$(BIN)/lint-imports
 	$(BIN)/codespell $$(git ls-files | grep -vE '/data/|LICENSE')

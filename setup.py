@@ -21,7 +21,11 @@ KERNEL_FLAGS = ["-fno-builtin", "-fno-tree-loop-distribute-patterns"]
 SCALAR_FLAGS = ["-O2", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
 # The only table of ISA flags: psABI levels, so that one binary runs everywhere and picks at run time.
 TIERS = {
-    "x86_64": {"scalar": SCALAR_FLAGS, "avx2": ["-O3", "-march=x86-64-v3"], "avx512": ["-O3", "-march=x86-64-v4"]},
+    "x86_64": {
+        "scalar": SCALAR_FLAGS,
+        "avx2": ["-O3", "-march=x86-64-v3"],
+        "avx512": ["-O3", "-march=x86-64-v4"],
+    },
     "aarch64": {"scalar": SCALAR_FLAGS, "neon": ["-O3"]},
 }.get(platform.machine(), {"scalar": SCALAR_FLAGS})
 PACKAGES = (
@@ -47,7 +51,16 @@ class BuildLibraries(build_clib):
             header
             for header in ("numaif.h", "hwloc.h")
             if subprocess.run(
-                [*compiler, *os.environ.get("CFLAGS", "").split(), "-E", "-x", "c", "-include", header, os.devnull],
+                [
+                    *compiler,
+                    *os.environ.get("CFLAGS", "").split(),
+                    "-E",
+                    "-x",
+                    "c",
+                    "-include",
+                    header,
+                    os.devnull,
+                ],
                 capture_output=True,
                 check=False,
             ).returncode
@@ -80,7 +93,11 @@ extensions = [
         libraries=[*(name for name, _ in libraries), "numa", "pthread"],
         extra_compile_args=cython_flags,
         extra_link_args=link_flags,
-        depends=["csrc/nmb.h", "numabench/_nmb.pxd", *(source for _, info in libraries for source in info["sources"])],
+        depends=[
+            "csrc/nmb.h",
+            "numabench/_nmb.pxd",
+            *(source for _, info in libraries for source in info["sources"]),
+        ],
     ),
     Extension(
         "numabench._hwloc",

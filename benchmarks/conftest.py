@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiments under pytest-benchmark.
 
-All cases are measured first, in interleaved passes (numabench_record): from there come figures, intervals and ratios.
-Then each benchmark times one fixed amount of work of its case, so that pytest-benchmark's own table, --benchmark-json and
---benchmark-compare work as always; its rounds run back to back and therefore carry no verdict.
+All cases are measured first, in interleaved passes (numabench_record): from there come figures and intervals.
+Then each benchmark times one fixed amount of work of its case, so that pytest-benchmark's own table,
+--benchmark-json and --benchmark-compare work as always; its rounds run back to back and therefore carry no verdict.
 """
 
 from __future__ import annotations
@@ -55,9 +55,14 @@ def measured(benchmark: Any, hardware: Hardware, numabench_record: Record) -> Ca
             pytest.skip(f"unavailable: {series.unavailable}")
         benchmark.group = group
         benchmark.extra_info.update(
-            unit=case.unit, estimate=series.estimate, ci=series.ci, passes=len(series.samples), flags=series.flags,
-            trust=series.trust, evidence=msgspec.to_builtins(series.samples[-1].evidence, str_keys=True),
-        )  # fmt: skip
+            unit=case.unit,
+            estimate=series.estimate,
+            ci=series.ci,
+            passes=len(series.samples),
+            flags=series.flags,
+            trust=series.trust,
+            evidence=msgspec.to_builtins(series.samples[-1].evidence, str_keys=True),
+        )
         with hardware.fixed_work(case, seed=1) as work:
             benchmark.pedantic(work, rounds=ROUNDS, iterations=1, warmup_rounds=1)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What memory distance costs on this machine, measured with proof.
 
-``with numabench.allocate("1GiB", node=1, pages="2M") as buffer: ...`` and ``numabench.run("latency")`` return at once to
-what the command line does; everything is imported when it is first used.
+``with numabench.allocate("1GiB", node=1, pages="2M") as buffer: ...`` and ``numabench.run("latency")`` do what the
+command line does; everything is imported when it is first used.
 """
 
 from __future__ import annotations

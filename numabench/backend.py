@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from numabench import _core, kernels
 from numabench.analysis import stats
-from numabench.environment import Watch
+from numabench.environment import Disturbance, Watch
 from numabench.errors import NumabenchError
 from numabench.gemm import GemmPlan
 from numabench.machine import Machine
@@ -92,12 +92,17 @@ class Hardware:
         return [
             stack.enter_context(
                 allocate(
-                    size, first.target, pages=first.pages, machine=self.machine, touch=first.touch_cpus,
-                    fill=fill, seed=seed + part,
+                    size,
+                    first.target,
+                    pages=first.pages,
+                    machine=self.machine,
+                    touch=first.touch_cpus,
+                    fill=fill,
+                    seed=seed + part,
                 )
             )
             for part in range(parts)
-        ]  # fmt: skip
+        ]
 
     def _sample(self, case: Case, buffers: list[Buffer], number: int, position: int, seed: int) -> Sample:
         """Warm up, take the windows, prove: everything between two proofs of where the pages are."""
@@ -105,6 +110,7 @@ class Hardware:
             job = self._prepare(stack, case, buffers, seed)
             before = [buffer.proof() for buffer in buffers]
             watch = Watch(case.cpus)
+            watch.start()
             windows, settled = self._windows(case, job)
             changes = watch.stop()
             after = [buffer.proof() for buffer in buffers]
@@ -116,13 +122,16 @@ class Hardware:
                 checksum=checksum,
             )
             return Sample(
-                number=number, position=position, value=job.estimator(values), windows=values, evidence=seen,
-                flags=_flags(case, seen, changes, windows, settled, self.machine), extras={"median": median(values)},
-            )  # fmt: skip
+                number=number,
+                position=position,
+                value=job.estimator(values),
+                windows=values,
+                evidence=seen,
+                flags=_flags(case, seen, changes, windows, settled, self.machine),
+                extras={"median": median(values)},
+            )
 
-    def _prepare(
-        self, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, loops: bool = False
-    ) -> _Job:
+    def _prepare(self, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, loops: bool = False) -> _Job:
         family = kernels.kernel(case.kernel, case.tier).family
         prepare = {"chase": self._chase, "gemm": self._gemm}.get(family, self._rate)
         return prepare(stack, case, buffers, seed, loops)
@@ -160,14 +169,21 @@ class Hardware:
         for part in range(len(case.cpus)):
             region = buffers[part % len(buffers)].region
             each = (region.bytes - STAGGER * kernel.arrays) // kernel.arrays // 4096 * 4096
-            at = [(region, i * (each + STAGGER)) for i in range(3)]
-            arrays = dict(zip("abc", at[: kernel.arrays], strict=False))
+            a, b, c = ((region, i * (each + STAGGER)) for i in range(3))
             works.append(
                 _core.Work(
-                    kernel, **arrays, bytes=each, stride=stride, scalar=-1.0 if kernel.name == "update" else 0.5,
-                    seed=seed + part, block=block, loops=int(loops),
+                    kernel,
+                    a=a,
+                    b=b,
+                    c=c,
+                    bytes=each,
+                    stride=stride,
+                    scalar=-1.0 if kernel.name == "update" else 0.5,
+                    seed=seed + part,
+                    block=block,
+                    loops=int(loops),
                 )
-            )  # fmt: skip
+            )
         per_element = kernels.app_bytes(kernel)
 
         def figure(stamps: list[_core.Stamp]) -> float:
@@ -209,9 +225,14 @@ class Hardware:
 
 
 def _evidence(
-    case: Case, buffers: list[Buffer], before: list[Proof], after: list[Proof], windows: Windows,
-    changes: dict[str, float], clock: _core.Clock,
-) -> dict[str, object]:  # fmt: skip
+    case: Case,
+    buffers: list[Buffer],
+    before: list[Proof],
+    after: list[Proof],
+    windows: Windows,
+    changes: Disturbance,
+    clock: _core.Clock,
+) -> dict[str, object]:
     stamps = [stamp for window in windows for stamp in window]
     hz = [x for stamp in stamps for x in (stamp.core_hz_before, stamp.core_hz_after) if x]
     seen: dict[int, int] = {}
@@ -247,28 +268,24 @@ def _evidence(
         "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
         "switches": sum(stamp.involuntary_switches for stamp in stamps),
         "faults": sum(stamp.minor_faults for stamp in stamps),
-        "steal_share": changes["steal_share"],
-        "throttled_us": int(changes["throttled_us"]),
+        "steal_share": changes.steal_share or 0.0,
+        "throttled_us": changes.throttled_us or 0,
         "skew_ns": max(max(row) - min(row) for row in starts),
     }
 
 
 def _flags(
-    case: Case, seen: Evidence, changes: dict[str, float], windows: Windows, settled: bool, machine: Machine
+    case: Case, seen: Evidence, changes: Disturbance, windows: Windows, settled: bool, machine: Machine
 ) -> tuple[str, ...]:
     stamps = [stamp for window in windows for stamp in window]
     span = windows[0][0].end_ns - windows[0][0].start_ns
-    moved_elsewhere = changes.get("numa_pages_migrated", 0) + changes.get("pgmigrate_success", 0)
     low, high = seen.core_hz_seen
     checks = {
         "misplaced": seen.pages_misplaced > 0,
         "not_resident": seen.pages_absent > 0,
         "migrated": seen.migrated > 0,
         "unpinned": any(stamp.cpu_start != stamp.cpu or stamp.cpu_end != stamp.cpu for stamp in stamps),
-        "throttled": seen.throttled_us > 0,
-        "stolen": seen.steal_share > 0.01,
         "unverified_placement": seen.proof == "none",
-        "migration_suspected": moved_elsewhere > 0 and seen.migrated == 0 and seen.proof != "move_pages",
         "page_kind_mixed": seen.page_kind_share < 0.99,
         "not_steady": not settled,
         "freq_moved": high > low * 1.02 and stats.variation([s.core_hz_before for s in stamps]) > 0.02,
@@ -277,6 +294,6 @@ def _flags(
         "oversubscribed": len(set(case.cpus)) < len(case.cpus),
         "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,
     }
-    return tuple(name for name, raised in checks.items() if raised)
-
-
+    # Pages proven to have stayed need no suspicion.
+    others = [name for name in changes.flags if name != "migration_suspected" or seen.proof != "move_pages"]
+    return (*(name for name, raised in checks.items() if raised), *others)

@@ -39,30 +39,66 @@ def _tried(machine: Machine) -> list[Finding]:
                 how = buffer.how
         except NumabenchError as error:
             found.append(
-                Finding(f"place on node {node}", "failure", str(error), "cases on this node cannot run",
-                        "docker run --cap-add SYS_NICE ..., or --cpuset-mems=N per run")
-            )  # fmt: skip
+                Finding(
+                    f"place on node {node}",
+                    "failure",
+                    str(error),
+                    "cases on this node cannot run",
+                    "docker run --cap-add SYS_NICE ..., or --cpuset-mems=N per run",
+                )
+            )
             continue
         if how == "first_touch":
-            found.append(Finding(f"place on node {node}", "warning", "mbind refused; placed by first touch",
-                                 "pages follow the touching thread", "docker run --cap-add SYS_NICE ..."))  # fmt: skip
+            found.append(
+                Finding(
+                    f"place on node {node}",
+                    "warning",
+                    "mbind refused; placed by first touch",
+                    "pages follow the touching thread",
+                    "docker run --cap-add SYS_NICE ...",
+                )
+            )
         elif proof.how != "move_pages":
-            found.append(Finding(f"prove on node {node}", "warning", f"move_pages refused; proof by {proof.how}",
-                                 "placement is known in total only", "docker run --security-opt seccomp=unconfined ..."))  # fmt: skip
+            found.append(
+                Finding(
+                    f"prove on node {node}",
+                    "warning",
+                    f"move_pages refused; proof by {proof.how}",
+                    "placement is known in total only",
+                    "docker run --security-opt seccomp=unconfined ...",
+                )
+            )
         else:
             wrong = proof.misplaced([node]) + proof.absent
-            found.append(Finding(f"place on node {node}", "failure" if wrong else "ok",
-                                 f"{proof.pages - wrong} of {proof.pages} pages there, proven by {proof.how}"))  # fmt: skip
+            found.append(
+                Finding(
+                    f"place on node {node}",
+                    "failure" if wrong else "ok",
+                    f"{proof.pages - wrong} of {proof.pages} pages there, proven by {proof.how}",
+                )
+            )
     try:
         with _core.Team(machine.allowed_cpus[:64]):
             found.append(Finding("pin threads", "ok", f"{len(machine.allowed_cpus[:64])} CPUs, each read back"))
     except NumabenchError as error:
-        found.append(Finding("pin threads", "failure", str(error), "nothing can be measured", "taskset -c CPUS numabench ..."))
+        found.append(
+            Finding(
+                "pin threads",
+                "failure",
+                str(error),
+                "nothing can be measured",
+                "taskset -c CPUS numabench ...",
+            )
+        )
     clock = _core.Clock()
     found.append(
-        Finding("clock", "ok" if clock.invariant else "warning",
-                f"{clock.source}, {clock.overhead_ns:.0f} ns a reading", "" if clock.invariant else "windows must be longer")
-    )  # fmt: skip
+        Finding(
+            "clock",
+            "ok" if clock.invariant else "warning",
+            f"{clock.source}, {clock.overhead_ns:.0f} ns a reading",
+            "" if clock.invariant else "windows must be longer",
+        )
+    )
     return found
 
 
@@ -71,39 +107,102 @@ def _machine(machine: Machine) -> list[Finding]:
     if len(machine.targets()) < 2:
         found.append(Finding("nodes", "note", "one node", "remote cases are unavailable; all else is measured"))
     else:
-        found.append(Finding("nodes", "ok", f"{len(machine.targets())} nodes with memory, {len(machine.initiators())} with CPUs"))
+        found.append(
+            Finding(
+                "nodes",
+                "ok",
+                f"{len(machine.targets())} nodes with memory, {len(machine.initiators())} with CPUs",
+            )
+        )
     if machine.topology_unproven:
-        found.append(Finding("topology", "warning", "a virtual machine that shows one thread per core",
-                             "two CPUs may share a core", "ask the provider for the host topology"))  # fmt: skip
+        found.append(
+            Finding(
+                "topology",
+                "warning",
+                "a virtual machine that shows one thread per core",
+                "two CPUs may share a core",
+                "ask the provider for the host topology",
+            )
+        )
     if len(machine.allowed_cpus) < len(machine.cpus):
-        found.append(Finding("CPUs", "note", f"{len(machine.allowed_cpus)} of {len(machine.cpus)} CPUs are allowed",
-                             "the others are not measured", "taskset or cpuset of this process"))  # fmt: skip
+        found.append(
+            Finding(
+                "CPUs",
+                "note",
+                f"{len(machine.allowed_cpus)} of {len(machine.cpus)} CPUs are allowed",
+                "the others are not measured",
+                "taskset or cpuset of this process",
+            )
+        )
     return found
 
 
 def _settings(env: dict[str, Any]) -> list[Finding]:
     rules: list[tuple[str, str, bool, State, str, str]] = [
-        ("governor", "governor", env["governor"] not in (None, "performance"), "warning",
-         "clocks change between windows", "cpupower frequency-set -g performance"),
-        ("thp", "transparent huge pages", env["thp"] == "never", "warning",
-         "thp cases get base pages", "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
-        ("numa_balancing", "NUMA balancing", env["numa_balancing"] not in (None, "0"), "note",
-         "moves pages that are not bound", "sysctl kernel.numa_balancing=0"),
-        ("demotion", "demotion", env["demotion"] in ("1", "true"), "warning",
-         "moves pages to slow nodes, policy or not", "echo 0 > /sys/kernel/mm/numa/demotion_enabled"),
-        ("cpu_quota", "CPU quota", env["cpu_quota"] is not None, "warning",
-         "threads are stopped when it is spent", "run without --cpus (use --cpuset-cpus)"),
+        (
+            "governor",
+            "governor",
+            env["governor"] not in (None, "performance"),
+            "warning",
+            "clocks change between windows",
+            "cpupower frequency-set -g performance",
+        ),
+        (
+            "thp",
+            "transparent huge pages",
+            env["thp"] == "never",
+            "warning",
+            "thp cases get base pages",
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        ),
+        (
+            "numa_balancing",
+            "NUMA balancing",
+            env["numa_balancing"] not in (None, "0"),
+            "note",
+            "moves pages that are not bound",
+            "sysctl kernel.numa_balancing=0",
+        ),
+        (
+            "demotion",
+            "demotion",
+            env["demotion"] in ("1", "true"),
+            "warning",
+            "moves pages to slow nodes, policy or not",
+            "echo 0 > /sys/kernel/mm/numa/demotion_enabled",
+        ),
+        (
+            "cpu_quota",
+            "CPU quota",
+            env["cpu_quota"] is not None,
+            "warning",
+            "threads are stopped when it is spent",
+            "run without --cpus (use --cpuset-cpus)",
+        ),
         ("swap_used_bytes", "swap", bool(env["swap_used_bytes"]), "warning", "pages may be on disk", "swapoff -a"),
-        ("clocksource", "clocksource", env["clocksource"] in ("hpet", "acpi_pm"), "warning",
-         "the system does not trust its counter", "see dmesg for why the TSC was dropped"),
-    ]  # fmt: skip
+        (
+            "clocksource",
+            "clocksource",
+            env["clocksource"] in ("hpet", "acpi_pm"),
+            "warning",
+            "the system does not trust its counter",
+            "see dmesg for why the TSC was dropped",
+        ),
+    ]
     found = []
     for key, name, raised, state, effect, remedy in rules:
         seen = "not told by this system" if env[key] is None else str(env[key])
         found.append(Finding(name, state, seen, effect, remedy) if raised else Finding(name, "ok", seen))
     if "GOMP_CPU_AFFINITY" in env["variables"]:
-        found.append(Finding("GOMP_CPU_AFFINITY", "warning", env["variables"]["GOMP_CPU_AFFINITY"],
-                             "a library may shrink this process to one CPU", "unset GOMP_CPU_AFFINITY"))  # fmt: skip
+        found.append(
+            Finding(
+                "GOMP_CPU_AFFINITY",
+                "warning",
+                env["variables"]["GOMP_CPU_AFFINITY"],
+                "a library may shrink this process to one CPU",
+                "unset GOMP_CPU_AFFINITY",
+            )
+        )
     return found
 
 
@@ -113,10 +212,19 @@ def _memory(machine: Machine, env: dict[str, Any]) -> list[Finding]:
         free = env["free_bytes"].get(str(node))
         wanted = max(4 * machine.llc_bytes(machine.nearest_cpus(node)), LEAST_FREE) * 4
         if free is None:
-            found.append(Finding(f"memory of node {node}", "warning", "not told by this system", "sizes are not checked"))
+            found.append(
+                Finding(f"memory of node {node}", "warning", "not told by this system", "sizes are not checked")
+            )
         elif free < wanted:
-            found.append(Finding(f"memory of node {node}", "warning", f"{format_bytes(free)} free",
-                                 f"buffers of four times the caches want {format_bytes(wanted)}", "free memory, or --size"))  # fmt: skip
+            found.append(
+                Finding(
+                    f"memory of node {node}",
+                    "warning",
+                    f"{format_bytes(free)} free",
+                    f"buffers of four times the caches want {format_bytes(wanted)}",
+                    "free memory, or --size",
+                )
+            )
         else:
             found.append(Finding(f"memory of node {node}", "ok", f"{format_bytes(free)} free"))
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that can change a result, read and never changed: settings, limits, load, versions, and what happened meanwhile."""
+"""All that can change a result, read and never changed: settings, limits, load, and what happened meanwhile."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Mapping
-from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-from numabench.units import format_numbers
-
-if TYPE_CHECKING:
-    from numabench.machine import Machine
+from numabench.machine import Machine
 
 _CPU, _NODE, _MM = "sys/devices/system/cpu", "sys/devices/system/node", "sys/kernel/mm"
 _THP, _KERNEL, _CLOCK = (
@@ -33,9 +29,7 @@ _CMDLINE = re.compile(
 _VARIABLES = re.compile(
     r"OMP_\w+|KMP_\w+|GOMP_CPU_AFFINITY|(?:MALLOC|OPENBLAS|MKL|NUMABENCH)_\w+|GLIBC_TUNABLES|LD_PRELOAD"
 )
-_VMSTAT = re.compile(
-    rb"^(numa_pages_migrated|pgmigrate_success|thp_collapse_alloc|pgdemote_\w+) (\d+)$", re.M
-)
+_VMSTAT = re.compile(rb"^(numa_pages_migrated|pgmigrate_success|thp_collapse_alloc|pgdemote_\w+) (\d+)$", re.M)
 
 
 class Tree:
@@ -91,7 +85,12 @@ def free_bytes(node: int, root: str | os.PathLike[str] = "/") -> int | None:
     found = tree.table(f"{_NODE}/node{node}/meminfo")
     if "MemFree" in found:
         cache = found.get("Active(file)", 0) + found.get("Inactive(file)", 0)
-        return found["MemFree"] + max(0, cache - found.get("Dirty", 0) - found.get("Writeback", 0)) // 2
+        free = found["MemFree"] + max(0, cache - found.get("Dirty", 0) - found.get("Writeback", 0)) // 2
+        if tree.text(f"{_NODE}/online") == str(node):
+            # The only node: a virtual machine may be given memory on demand that its node does not count yet.
+            free = max(free, tree.table("proc/meminfo").get("MemAvailable", 0))
+        left = _memory_limit(tree)[1]
+        return free if left is None else min(free, left)
     if node == 0 and not tree.names(_NODE):  # a kernel without NUMA: everything is node 0
         return tree.table("proc/meminfo").get("MemAvailable")
     return None
@@ -114,7 +113,7 @@ def _cgroup_dirs(tree: Tree, controller: str) -> tuple[int, list[str]]:
     """Version and directories that limit this process for a controller, its own first; version 0 when unknown."""
     path, version = None, 0
     for line in (tree.text("proc/self/cgroup") or "").splitlines():
-        number, controllers, where = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, where = [*line.split(":", 2), "", ""][:3]
         if controller in controllers.split(","):
             path, version = where, 1
             break
@@ -159,15 +158,11 @@ def _memory_limit(tree: Tree) -> tuple[int | None, int | None]:
     version, dirs = _cgroup_dirs(tree, "memory")
     names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
     used, cache = (
-        ("memory.current", "inactive_file")
-        if version == 2
-        else ("memory.usage_in_bytes", "total_inactive_file")
+        ("memory.current", "inactive_file") if version == 2 else ("memory.usage_in_bytes", "total_inactive_file")
     )
     limits, left = [], []
     for path in dirs:
-        bounds = [
-            n for n in (tree.number(f"{path}/{name}") for name in names) if n is not None and n < _NO_LIMIT
-        ]
+        bounds = [n for n in (tree.number(f"{path}/{name}") for name in names) if n is not None and n < _NO_LIMIT]
         if bounds:
             limits.append(min(bounds))
             reclaimable = tree.table(f"{path}/memory.stat").get(cache, 0)
@@ -221,9 +216,7 @@ class Watch:
     def _read(self) -> tuple[float, dict[str, int], dict[str, int]]:
         found: dict[str, int] = {}
         lines = (self._tree.raw("proc/stat") or b"").partition(b"\nintr")[0].splitlines()
-        rows = [
-            words for words in (line.split() for line in lines) if words[0] in self._cpus and len(words) > 8
-        ]
+        rows = [words for words in (line.split() for line in lines) if words[0] in self._cpus and len(words) > 8]
         if rows:
             found["ticks"] = sum(sum(map(int, row[1:9])) for row in rows)
             found["steal"] = sum(int(row[8]) for row in rows)
@@ -259,7 +252,47 @@ class Watch:
             throttled_us=rise.get("throttled_us"),
             cpu_pressure_us=rise.get("cpu"),
             memory_pressure_us=rise.get("memory"),
-            moved={
-                name: moved[name] - was[name] for name in moved if moved[name] > was.get(name, moved[name])
-            },
+            moved={name: moved[name] - was[name] for name in moved if moved[name] > was.get(name, moved[name])},
         )
+
+
+def snapshot(machine: Machine, root: str | os.PathLike[str] = "/") -> dict[str, Any]:
+    """Everything worth knowing about this system when figures are compared later; None: not told here."""
+    tree = Tree(root)
+    cpu = f"{_CPU}/cpu{machine.allowed_cpus[0] if machine.allowed_cpus else 0}/cpufreq"
+    status = dict(re.findall(r"^(\w+):[ \t]*(.*)$", tree.text("proc/self/status") or "", re.M))
+    memory, nodes = tree.table("proc/meminfo"), [node.id for node in machine.nodes]
+    swap = memory.get("SwapTotal"), memory.get("SwapFree")
+    return {
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "governor": tree.text(f"{cpu}/scaling_governor"),
+        "driver": tree.text(f"{cpu}/scaling_driver"),
+        "no_turbo": tree.text(f"{_CPU}/intel_pstate/no_turbo"),
+        "boost": tree.text(f"{_CPU}/cpufreq/boost"),
+        "smt": tree.text(f"{_CPU}/smt/control"),
+        "thp": tree.chosen(f"{_THP}/enabled"),
+        "thp_defrag": tree.chosen(f"{_THP}/defrag"),
+        "numa_balancing": tree.text(f"{_KERNEL}/numa_balancing"),
+        "demotion": tree.text(f"{_MM}/numa/demotion_enabled"),
+        "zone_reclaim_mode": tree.text("proc/sys/vm/zone_reclaim_mode"),
+        "clocksource": tree.text(f"{_CLOCK}/current_clocksource"),
+        "perf_event_paranoid": tree.text(f"{_KERNEL}/perf_event_paranoid"),
+        "seccomp": status.get("Seccomp"),
+        "effective_capabilities": status.get("CapEff"),
+        "cpus_allowed": status.get("Cpus_allowed_list"),
+        "nodes_allowed": status.get("Mems_allowed_list"),
+        "cpu_quota": _cpu_quota(tree),
+        "memory_left_bytes": _memory_limit(tree)[1],
+        "load": (tree.text("proc/loadavg") or "").split()[:3] or None,
+        "pressure_cpu": tree.text("proc/pressure/cpu"),
+        "pressure_memory": tree.text("proc/pressure/memory"),
+        "free_bytes": {str(node): free_bytes(node, root) for node in nodes},
+        "free_huge_pages": {
+            str(node): {str(size): free_huge_pages(node, size, root) for size in machine.huge_pages} for node in nodes
+        },
+        "swap_used_bytes": swap[0] - swap[1] if swap[0] is not None and swap[1] is not None else None,
+        "isolated_cpus": tree.text(f"{_CPU}/isolated"),
+        "nohz_full": tree.text(f"{_CPU}/nohz_full"),
+        "variables": {name: value for name, value in os.environ.items() if _VARIABLES.fullmatch(name)},
+    }

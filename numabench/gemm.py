@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from itertools import pairwise
 
 from numabench import _core
 from numabench.errors import NumabenchError
@@ -43,11 +44,7 @@ class GemmPlan:
     @property
     def scratch_bytes(self) -> int:
         """Packing buffer of the thread with the largest block."""
-        blocks = [
-            self.kernel.gemm_scratch(r1 - r0, c1 - c0, self.k)
-            for r0, r1 in self.rows
-            for c0, c1 in self.columns
-        ]
+        blocks = [self.kernel.gemm_scratch(r1 - r0, c1 - c0, self.k) for r0, r1 in self.rows for c0, c1 in self.columns]
         return max(*blocks, ALIGN) if len(blocks) > 1 else max(blocks[0], ALIGN)
 
     def works(self, scratch: list[_core.Region], loops: int = 0) -> list[_core.Work]:
@@ -61,10 +58,17 @@ class GemmPlan:
                 b=(self.region, self.b + c0 * size),
                 c=(self.region, self.c + (r0 * self.n + c0) * size),
                 scratch=(place, 0),
-                m=r1 - r0, n=c1 - c0, k=self.k, lda=self.k, ldb=self.n, ldc=self.n, block=1, loops=loops,
+                m=r1 - r0,
+                n=c1 - c0,
+                k=self.k,
+                lda=self.k,
+                ldb=self.n,
+                ldc=self.n,
+                block=1,
+                loops=loops,
             )
             for ((r0, r1), (c0, c1)), place in zip(blocks, scratch, strict=True)
-        ]  # fmt: skip
+        ]
 
     def check(self, team: _core.Team, works: list[_core.Work]) -> None:
         """Do the works and compare some elements with numpy in double precision. Raises NumabenchError."""
@@ -72,7 +76,7 @@ class GemmPlan:
 
         team.run(works)
         dtype = "f4" if self.kernel.element_bytes == 4 else "f8"
-        view = np.frombuffer(self.region, dtype="u1")
+        view = self.region.as_array("u1")
         try:
             a = self._matrix(view, self.a, self.m, self.k, dtype)
             b = self._matrix(view, self.b, self.k, self.n, dtype)
@@ -81,7 +85,7 @@ class GemmPlan:
             truth = a[rows].astype("f8") @ b.astype("f8")
             error = float(np.max(np.abs(c[rows] - truth) / np.abs(truth)))
         finally:
-            a = b = c = view = truth = None  # type: ignore[assignment]
+            a = b = c = view = truth = None
         if error > (1e-4 if dtype == "f4" else 1e-12):
             raise NumabenchError(f"{self.kernel.name}: the result is off by {error:.1e}")
 
@@ -93,7 +97,7 @@ class GemmPlan:
                 return hashlib.blake2b(part, digest_size=8).hexdigest()
 
     @staticmethod
-    def _matrix(view, offset: int, rows: int, columns: int, dtype: str):  # type: ignore[no-untyped-def] # noqa: ANN
+    def _matrix(view, offset: int, rows: int, columns: int, dtype: str):  # type: ignore[no-untyped-def]
         size = int(dtype[1])
         return view[offset : offset + rows * columns * size].view(dtype).reshape(rows, columns)
 
@@ -102,4 +106,4 @@ def _cuts(total: int, parts: int, unit: int) -> list[tuple[int, int]]:
     """Split a length into parts that are whole multiples of the micro-kernel, as even as that allows."""
     units = -(-total // unit)
     bounds = [min(units * i // parts * unit, total) for i in range(parts + 1)]
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))

@@ -80,9 +80,7 @@ class Machine(msgspec.Struct, frozen=True):
     topology_unproven: bool
 
     @classmethod
-    def load(
-        cls, source: str | os.PathLike[str] | None = None, affinity: Iterable[int] | None = None
-    ) -> Machine:
+    def load(cls, source: str | os.PathLike[str] | None = None, affinity: Iterable[int] | None = None) -> Machine:
         """Read this machine (None), an hwloc XML file or a directory that holds a captured Linux tree.
 
         affinity: CPUs the process may use; for this machine the mask at import when None, else no limit.
@@ -139,11 +137,7 @@ class Machine(msgspec.Struct, frozen=True):
         if initiator:
             if not node.cpus:
                 return f"node {node_id} has no CPUs"
-            return (
-                None
-                if node_id in self.initiators()
-                else f"no CPU of node {node_id} is allowed to this process"
-            )
+            return None if node_id in self.initiators() else f"no CPU of node {node_id} is allowed to this process"
         if node.memory_bytes == 0:
             return f"node {node_id} has no memory"
         return None if node.allowed else f"node {node_id} is not in this cpuset"
@@ -186,9 +180,7 @@ class Machine(msgspec.Struct, frozen=True):
                 for cpu in cache.cpus:
                     if cpu not in best or cache.level > self.caches[best[cpu]].level:
                         best[cpu] = at
-        return sum(
-            self.caches[at].bytes for at in {best[self.cpu(c).id] for c in cpus if self.cpu(c).id in best}
-        )
+        return sum(self.caches[at].bytes for at in {best[self.cpu(c).id] for c in cpus if self.cpu(c).id in best})
 
     def l3_domains(self) -> tuple[Ids, ...]:
         """CPUs of each L3 cache; `Cpu.l3` counts in this order."""
@@ -265,9 +257,7 @@ def _short_model(model: str) -> str:
     model = model.partition("@")[0]
     for mark in ("(R)", "(TM)", "(r)", "(tm)"):
         model = model.replace(mark, " ")
-    words = [
-        w for w in model.split() if w not in ("Intel", "AMD", "CPU", "Processor") and not w.endswith("-Core")
-    ]
+    words = [w for w in model.split() if w not in ("Intel", "AMD", "CPU", "Processor") and not w.endswith("-Core")]
     return " ".join(words)
 
 
@@ -292,9 +282,7 @@ def _build(raw: _hwloc.Topology, source: str) -> Machine:
     cores = partition(raw["cores"], online)
     # Groups without any package number are made up by the kernel (PowerPC: one per core).
     known = [p for p in raw["packages"] if p[1]]
-    packages = (
-        () if len(known) > 1 and all(p[0] is None for p in known) else tuple(Package(*p) for p in known)
-    )
+    packages = () if len(known) > 1 and all(p[0] is None for p in known) else tuple(Package(*p) for p in known)
     caches = tuple(Cache(*c) for c in sorted(raw["caches"], key=lambda c: (c[0], c[1], c[4])))
     kinds = [CoreKind(cpus, None if rank < 0 else rank, notes) for cpus, rank, notes in raw["kinds"]]
     rest = tuple(sorted(set(online).difference(*(k.cpus for k in kinds))))
@@ -307,9 +295,7 @@ def _build(raw: _hwloc.Topology, source: str) -> Machine:
     matrix = raw["distances"] or (files["distances"] if files else {})
     ids = tuple(sorted({i for i, _ in matrix}))
     complete = all((i, j) in matrix for i in ids for j in ids)
-    distances = (
-        Distances(ids, tuple(tuple(matrix[i, j] for j in ids) for i in ids)) if complete else Distances()
-    )
+    distances = Distances(ids, tuple(tuple(matrix[i, j] for j in ids) for i in ids)) if complete else Distances()
     node_ids = sorted(own)
     allowed_cpus = tuple(c for c in online if c in frozenset(raw["allowed_cpus"]))
     allowed_nodes = tuple(n for n in node_ids if n in frozenset(raw["allowed_nodes"]))

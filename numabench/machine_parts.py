@@ -142,9 +142,7 @@ def own_cpus(nodes: list[_hwloc.RawNode], files: dict[int, Ids], online: Ids) ->
     return own
 
 
-def make_node(
-    raw: _hwloc.RawNode, own: dict[int, Ids], distances: Distances, allowed: bool, online: Ids
-) -> Node:
+def make_node(raw: _hwloc.RawNode, own: dict[int, Ids], distances: Distances, allowed: bool, online: Ids) -> Node:
     """A node with its nearest CPUs: its own, those hwloc puts it beside, or those of the least distance."""
     local = own[raw["id"]] or tuple(c for c in raw["cpus"] if c in frozenset(online))
     if not local and raw["id"] in distances.nodes:

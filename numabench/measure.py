@@ -37,7 +37,7 @@ def measure(
 ) -> list[Series]:
     """Measure the cases that are available; series come back in the order of ``cases``.
 
-    ``earlier`` holds samples of an interrupted run by (experiment, label): their passes are not repeated. Ends early at a
+    ``earlier`` holds samples of an interrupted run by (experiment, label), not repeated here. Ends early at a
     checkpoint when every interval is tight enough, or when ``options.budget_s`` is spent (never within a pass).
     KeyboardInterrupt passes through; samples told to ``on_sample`` are kept by the caller.
     """
@@ -74,12 +74,17 @@ def measure(
                 elapsed, total = time.monotonic() - started, len(todo) * most
                 progress(
                     Progress(
-                        done=visited, total=total, label=f"{left[-1].experiment} {left[-1].label}",
-                        elapsed_s=elapsed, left_s=elapsed / visited * (total - visited),
+                        done=visited,
+                        total=total,
+                        label=f"{left[-1].experiment} {left[-1].label}",
+                        elapsed_s=elapsed,
+                        left_s=elapsed / visited * (total - visited),
                     )
-                )  # fmt: skip
-    return [summary(case, samples[case.experiment, case.label], failed.get((case.experiment, case.label), ""), options)
-            for case in cases]  # fmt: skip
+                )
+    return [
+        summary(case, samples[case.experiment, case.label], failed.get((case.experiment, case.label), ""), options)
+        for case in cases
+    ]
 
 
 def _enough(
@@ -127,9 +132,15 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     placed = all(sample.evidence.proof == "move_pages" for sample in counted)
     trust: Trust = "untrusted" if fatal else "proven" if placed else "inferred"
     return Series(
-        case=case, samples=tuple(samples), estimate=estimate, ci=ci, spread_between=between, spread_within=within,
-        flags=tuple(flags), trust=trust,
-    )  # fmt: skip
+        case=case,
+        samples=tuple(samples),
+        estimate=estimate,
+        ci=ci,
+        spread_between=between,
+        spread_within=within,
+        flags=tuple(flags),
+        trust=trust,
+    )
 
 
 def _names(samples: Sequence[Sample]) -> list[str]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from numabench import _core
@@ -70,8 +72,11 @@ class Buffer:
         try:
             placement = self.region.placement()
             seen, absent, how, step = (
-                placement.nodes, placement.not_resident, "move_pages", placement.page_bytes,
-            )  # fmt: skip
+                placement.nodes,
+                placement.not_resident,
+                "move_pages",
+                placement.page_bytes,
+            )
         except (PlacementError, Unsupported):
             try:
                 by_node, step = self.region.numa_maps()
@@ -124,10 +129,8 @@ def allocate(
         with _core.Team(cpus or machine.allowed_cpus[:1]) as team:
             touch_region(region, team, fill, seed)
         if pages == "thp" and region.smaps().anon_huge < 0.99 * region.bytes:
-            try:
+            with suppress(PlacementError, Unsupported):  # the proof will show what there is
                 region.collapse()
-            except (PlacementError, Unsupported):
-                pass  # the proof will show what there is
     except BaseException as error:
         region.close()
         if isinstance(error, PlacementError) and error.errno in (errno.EFAULT, errno.ENOMEM):
@@ -147,7 +150,7 @@ def touch_region(region: _core.Region, team: _core.Team, fill: str, seed: int) -
         _core.Work(kernel, a=(region, lo), bytes=hi - lo, seed=seed, loops=1, block=max(TOUCH_BLOCK, unit))
         if hi > lo
         else None
-        for lo, hi in zip(bounds, bounds[1:], strict=False)
+        for lo, hi in pairwise(bounds)
     ]
     team.run(works)
 
@@ -192,9 +195,7 @@ def _exhausted(machine: Machine, wanted: int, nodes: tuple[int, ...], pages: str
     return PlacementError(f"{format_bytes(wanted)} on nodes {list(nodes)}: the memory ran out while it was touched")
 
 
-def _map(
-    machine: Machine, wanted: int, nodes: tuple[int, ...], pages: str, policy: str
-) -> tuple[_core.Region, str]:
+def _map(machine: Machine, wanted: int, nodes: tuple[int, ...], pages: str, policy: str) -> tuple[_core.Region, str]:
     if not nodes:
         return _core.Region(wanted, pages, "local"), "first_touch"
     try:

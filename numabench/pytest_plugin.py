@@ -30,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Markers of the plugin."""
     config.addinivalue_line("markers", "needs_nodes(n): skipped on a machine with fewer nodes that have memory")
-    config.addinivalue_line("markers", "needs_capability(name): skipped where the system refuses: mbind, move_pages, thp, 2M, 1G")
+    config.addinivalue_line(
+        "markers", "needs_capability(name): skipped where the system refuses: mbind, move_pages, thp, 2M, 1G"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -56,7 +58,9 @@ def _missing(name: str) -> str:
     machine = Machine.load()
     pages = name if name in ("thp", "2M", "1G") else "base"
     try:
-        with allocate(1 << 30 if name == "1G" else 2 << 20, machine.targets()[0], pages=pages, machine=machine) as buffer:
+        with allocate(
+            1 << 30 if name == "1G" else 2 << 20, machine.targets()[0], pages=pages, machine=machine
+        ) as buffer:
             proof = buffer.proof()
             if name == "mbind" and buffer.how != "bind":
                 return "mbind is refused"

@@ -72,7 +72,7 @@ def dumps(record: Record, pretty: bool = True) -> bytes:
 
 
 def save(record: Record, path: str | os.PathLike[str]) -> None:
-    """Write by a temporary file in the same folder and a rename. Raises RecordError naming the file and the free space."""
+    """Write by a temporary file and a rename. Raises RecordError naming the file and the free space."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:

@@ -102,7 +102,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     label: str  # of the case just measured
     elapsed_s: float
     left_s: float
-    series: tuple["Series", ...] = ()  # as they stand now
+    series: tuple[Series, ...] = ()  # as they stand now
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,14 @@ def plan(names: Sequence[str], options: Options, machine: Machine) -> list[Case]
     for experiment in wanted:
         reason = experiment.unavailable(machine, options)
         if reason:
-            cases.append(
-                Case(experiment=experiment.name, kernel="", unit="", better="high", unavailable=reason)
-            )
+            cases.append(Case(experiment=experiment.name, kernel="", unit="", better="high", unavailable=reason))
             continue
         fitting = tuple(k for k, family in families.items() if family in FAMILIES[experiment.name])
         if options.kernels and not fitting:
             if names:
                 raise UsageError(
-                    f"--kernel {', '.join(options.kernels)}: {experiment.name} measures {' and '.join(FAMILIES[experiment.name])} kernels"
+                    f"--kernel {', '.join(options.kernels)}: {experiment.name} measures "
+                    f"{' and '.join(FAMILIES[experiment.name])} kernels"
                 )
             continue
         chosen = msgspec.structs.replace(options, kernels=fitting, tier=kernels.tier(options.tier).name)
@@ -110,28 +110,32 @@ def run(
         "passes": options.passes or PASSES[options.profile],
     }
     started, created, environment = time.monotonic(), now(), snapshot(machine)
-    hardware = Hardware(machine, options) if backend is None else None
-    book = Journal(journal, made) if journal else None
-    try:
-        series = measure(
-            cases, backend or hardware, options, progress, book.add if book else None, earlier  # type: ignore[arg-type]
-        )  # fmt: skip
-    finally:
-        if hardware:
-            hardware.__exit__()
-        if book:
-            book.file.close()
+    with ExitStack() as stack:
+        book = stack.enter_context(Journal(journal, made)) if journal else None
+        taker = backend or stack.enter_context(Hardware(machine, options))
+        series = measure(cases, taker, options, progress, book.add if book else None, earlier)
     return build(machine, environment, made, series, created, time.monotonic() - started)
 
 
 def build(
-    machine: Machine, environment: dict[str, Any], made: dict[str, Any], series: Sequence[Series], created: str, took: float
+    machine: Machine,
+    environment: dict[str, Any],
+    made: dict[str, Any],
+    series: Sequence[Series],
+    created: str,
+    took: float,
 ) -> Record:
     """Put a record together."""
     return Record(
-        numabench=version("numabench"), created=created, duration_s=took, machine=machine, environment=environment,
-        capabilities=capabilities(series), plan=made, series=tuple(series),
-    )  # fmt: skip
+        numabench=version("numabench"),
+        created=created,
+        duration_s=took,
+        machine=machine,
+        environment=environment,
+        capabilities=capabilities(series),
+        plan=made,
+        series=tuple(series),
+    )
 
 
 def capabilities(series: Sequence[Series]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def parse_bytes(text: str | int) -> int:
         table = _DECIMAL if match[3] == "b" and match[2] else _BINARY
         value = int(float(match[1]) * table[match[2]])
     if not 0 < value < 1 << 60:
-        raise UsageError(f"size {text!r}: a positive number with an optional unit is allowed, such as 4096, 64KiB, 1GiB")
+        raise UsageError(
+            f"size {text!r}: a positive number with an optional unit is allowed, such as 4096, 64KiB, 1GiB"
+        )
     return value
 
 

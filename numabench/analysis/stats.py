@@ -13,8 +13,13 @@ CHECKPOINTS = (6, 8, 10, 15, 20, 30)  # the only numbers of passes at which a ru
 LEAST_PASSES = 6  # fewer give no 95 % interval of a median
 RESAMPLES = 2000
 # Two-sided 97.5 % points of Student's t for 1..30 degrees of freedom (standard table); 1.96 beyond.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-_T += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+_T = [
+    float(point)
+    for point in (
+        "12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 "
+        "2.120 2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"
+    ).split()
+]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -42,7 +47,7 @@ class Ratio(NamedTuple):
 def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 1) -> Ratio:
     """Mean log-ratio of pairs taken in the same pass, exponentiated.
 
-    The interval is the hull of Student's t and the studentised bootstrap over pairs (Efron and Tibshirani 1993, ch. 12);
+    The interval is the hull of Student's t and the studentised bootstrap over pairs (Efron, Tibshirani 1993, ch. 12);
     a plain percentile bootstrap covers too little for so few pairs.
     """
     logs = [math.log(a / b) for a, b in zip(numerators, denominators, strict=True)]
@@ -92,7 +97,7 @@ def steady(windows: Sequence[float]) -> bool:
 
 
 def drift_p(values: Sequence[float]) -> float:
-    """Probability of a rank correlation with time as strong as this one without drift (Spearman, normal limit)."""
+    """Chance of a rank correlation with time as strong as this one without drift (Spearman, normal limit)."""
     n = len(values)
     if n < LEAST_PASSES or len(set(values)) == 1:
         return 1.0

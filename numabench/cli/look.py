@@ -41,9 +41,13 @@ def topology(source: str | None, as_json: bool) -> None:
     for node in machine.nodes:
         pools = ", ".join(f"{count} x {format_bytes(size)}" for size, count in node.huge_pages.items() if count) or "-"
         table.add_row(
-            str(node.id), format_numbers(node.cpus) or "none", format_bytes(node.memory_bytes), pools,
-            node.subtype or "-", "yes" if node.allowed else "no",
-        )  # fmt: skip
+            str(node.id),
+            format_numbers(node.cpus) or "none",
+            format_bytes(node.memory_bytes),
+            pools,
+            node.subtype or "-",
+            "yes" if node.allowed else "no",
+        )
     console.print(table)
     if machine.distances.nodes:
         rows = Table(box=None, pad_edge=False, title="Distances (SLIT)", title_justify="left", min_width=20)
@@ -57,7 +61,10 @@ def topology(source: str | None, as_json: bool) -> None:
         seen.setdefault((cache.level, cache.type, cache.bytes), []).append(cache.cpus)
     for (level, kind, size), shared in seen.items():
         name = f"L{level}{'di'[kind == 'instruction'] if level == 1 else ''}"
-        console.print(f"{name}: {len(shared)} x {format_bytes(size)}, shared by {max(map(len, shared))} CPU(s)", highlight=False)
+        console.print(
+            f"{name}: {len(shared)} x {format_bytes(size)}, shared by {max(map(len, shared))} CPU(s)",
+            highlight=False,
+        )
     for device in machine.devices:
         console.print(f"{device.kind} {device.name}: near node {format_numbers(device.nodes)}", highlight=False)
     if machine.offline_cpus:

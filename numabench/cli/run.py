@@ -15,7 +15,7 @@ from numabench import session
 from numabench.cli import EXIT_NOTHING
 from numabench.errors import UsageError
 from numabench.machine import Machine
-from numabench.series import Options, Progress
+from numabench.series import Options, Progress, Sample
 from numabench.units import format_bytes, format_seconds, parse_bytes, parse_numbers, parse_seconds
 
 QUIET_S = 2.0  # nothing is said about a run that is over before this
@@ -23,7 +23,12 @@ QUIET_S = 2.0  # nothing is said about a run that is over before this
 
 @click.command()
 @click.argument("experiment", nargs=-1)
-@click.option("--profile", default="standard", type=click.Choice(["quick", "standard", "full"]), help="How sure: 6, 10 or 20 passes.")
+@click.option(
+    "--profile",
+    default="standard",
+    type=click.Choice(["quick", "standard", "full"]),
+    help="How sure: 6, 10 or 20 passes.",
+)
 @click.option("--budget", metavar="TIME", help="Stop after about this long, such as 60s.")
 @click.option("--nodes", metavar="LIST", help="Only these nodes, such as 0,1.")
 @click.option("--cpus", metavar="LIST", help="Only these CPUs, such as 0-7.")
@@ -39,10 +44,23 @@ QUIET_S = 2.0  # nothing is said about a run that is over before this
 @click.option("--resume", metavar="FILE.json", help="Go on with an interrupted run of that name.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and its time, measure nothing.")
 def run(
-    experiment: tuple[str, ...], profile: str, budget: str | None, nodes: str | None, cpus: str | None, size: str | None,
-    pages: str | None, tier: str, kernel_names: tuple[str, ...], threads: str | None, passes: int | None, seed: int,
-    output: str | None, as_json: bool, resume: str | None, dry_run: bool,
-) -> None:  # fmt: skip
+    experiment: tuple[str, ...],
+    profile: str,
+    budget: str | None,
+    nodes: str | None,
+    cpus: str | None,
+    size: str | None,
+    pages: str | None,
+    tier: str,
+    kernel_names: tuple[str, ...],
+    threads: str | None,
+    passes: int | None,
+    seed: int,
+    output: str | None,
+    as_json: bool,
+    resume: str | None,
+    dry_run: bool,
+) -> None:
     """Measure; no name means all experiments.
 
     Example: numabench run latency bandwidth --profile quick -o here.json
@@ -63,7 +81,7 @@ def run(
     machine = Machine.load()
     target = Path(resume or output or records.default_name())
     journal = target.with_name(target.name + ".journal")
-    earlier = {}
+    earlier: dict[tuple[str, str], tuple[Sample, ...]] = {}
     if resume:
         made, earlier = records.Journal.read(journal)
         experiment = tuple(made.get("names", ()))
@@ -86,7 +104,12 @@ def run(
     try:
         with _Telling() as told:
             found = session.run(
-                experiment, options, machine=machine, progress=told, journal=journal if keep else None, earlier=earlier
+                experiment,
+                options,
+                machine=machine,
+                progress=told,
+                journal=journal if keep else None,
+                earlier=earlier,
             )
     except (KeyboardInterrupt, SystemExit):
         if keep and journal.exists():
@@ -137,12 +160,16 @@ class _Telling:
         self.last = 0.0
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress as Bar, TextColumn
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
 
             self.bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
             self.task = self.bar.add_task("set up", total=None, left="")
             self.bar.start()
         return self.tell

@@ -32,10 +32,21 @@ class Bandwidth:
             more = () if options.kernels or i != j or i != machine.initiators()[0] else ALSO_LOCAL
             for kernel in (*kernels, *more):
                 yield Case(
-                    experiment=self.name, kernel=kernel, unit="GB/s", better="high", initiator=i, target=j, cpus=cpus,
-                    touch_cpus=() if why else base.touchers(machine, j), pages=options.pages or "thp", tier=options.tier,
-                    bytes=size, cache_suspect=suspect, share=f"{i}-{j}", unavailable=why,
-                )  # fmt: skip
+                    experiment=self.name,
+                    kernel=kernel,
+                    unit="GB/s",
+                    better="high",
+                    initiator=i,
+                    target=j,
+                    cpus=cpus,
+                    touch_cpus=() if why else base.touchers(machine, j),
+                    pages=options.pages or "thp",
+                    tier=options.tier,
+                    bytes=size,
+                    cache_suspect=suspect,
+                    share=f"{i}-{j}",
+                    unavailable=why,
+                )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One matrix for the first kernel; the others as a list against it."""
@@ -49,8 +60,12 @@ class Bandwidth:
         if others:
             tables.append(
                 base.rows_table(
-                    self.name, "Bandwidth by kernel, GB/s as STREAM counts", "local", {kernel: [main[0]]} | others,
-                    ("GB/s",), dict.fromkeys(others, main[0]),
+                    self.name,
+                    "Bandwidth by kernel, GB/s as STREAM counts",
+                    "local",
+                    {kernel: [main[0]]} | others,
+                    ("GB/s",),
+                    dict.fromkeys(others, main[0]),
                 )
-            )  # fmt: skip
+            )
         return tables

@@ -38,7 +38,9 @@ def pairs(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
     """
     for node in options.nodes:
         if all(node != found.id for found in machine.nodes):
-            raise UsageError(f"--nodes {node}: there is no such node; nodes here: {', '.join(str(n.id) for n in machine.nodes)}")
+            raise UsageError(
+                f"--nodes {node}: there is no such node; nodes here: {', '.join(str(n.id) for n in machine.nodes)}"
+            )
     wanted = options.nodes or tuple(node.id for node in machine.nodes)
     found = []
     for i in wanted:
@@ -103,7 +105,7 @@ def paired(series: Series, base: Series) -> stats.Ratio | None:
         return None
     known = {sample.number: sample.value for sample in base.samples}
     common = [(sample.value, known[sample.number]) for sample in series.samples if sample.number in known]
-    return stats.ratio(*zip(*common, strict=True)) if common else None
+    return stats.ratio([a for a, _ in common], [b for _, b in common]) if common else None
 
 
 def matrix(
@@ -117,11 +119,16 @@ def matrix(
     targets = sorted({j for _, j in at if j is not None})
     first = series[0].case
     return Table(
-        experiment=experiment, title=title, unit=first.unit, better=first.better, corner="",
+        experiment=experiment,
+        title=title,
+        unit=first.unit,
+        better=first.better,
+        corner="",
         columns=tuple(f"node {j}" for j in targets),
         rows=tuple((f"CPUs of {i}", tuple(cell(at.get((i, j)), at.get((i, i))) for j in targets)) for i in initiators),
-        matrix=True, meaning=meaning,
-    )  # fmt: skip
+        matrix=True,
+        meaning=meaning,
+    )
 
 
 def penalty(series: Sequence[Series], what: str) -> tuple[str, ...]:
@@ -153,13 +160,23 @@ def in_words(ratio: stats.Ratio) -> str:
 
 
 def rows_table(
-    experiment: str, title: str, corner: str, rows: dict[str, list[Series]], columns: Sequence[str],
-    base: dict[str, Series] | None = None, meaning: tuple[str, ...] = (),
-) -> Table:  # fmt: skip
+    experiment: str,
+    title: str,
+    corner: str,
+    rows: dict[str, list[Series]],
+    columns: Sequence[str],
+    base: dict[str, Series] | None = None,
+    meaning: tuple[str, ...] = (),
+) -> Table:
     """A plain table of series; ``base`` gives each row what its ratios refer to."""
     first = next(iter(rows.values()))[0].case
     return Table(
-        experiment=experiment, title=title, unit=first.unit, better=first.better, corner=corner, columns=tuple(columns),
+        experiment=experiment,
+        title=title,
+        unit=first.unit,
+        better=first.better,
+        corner=corner,
+        columns=tuple(columns),
         rows=tuple((name, tuple(cell(s, (base or {}).get(name)) for s in found)) for name, found in rows.items()),
         meaning=meaning,
-    )  # fmt: skip
+    )

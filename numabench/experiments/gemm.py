@@ -31,11 +31,20 @@ class Gemm:
             for kernel in options.kernels or tuple(ELEMENT):
                 for n in SIZES[options.profile]:
                     yield Case(
-                        experiment=self.name, kernel=kernel, unit="GFLOP/s", better="high", initiator=i, target=j, cpus=cpus,
-                        touch_cpus=() if why else base.touchers(machine, j), pages=options.pages or "thp", tier=options.tier,
-                        bytes=gemm.bytes_needed(n, n, n, ELEMENT.get(kernel, 8)), params={"m": n, "n": n, "k": n},
+                        experiment=self.name,
+                        kernel=kernel,
+                        unit="GFLOP/s",
+                        better="high",
+                        initiator=i,
+                        target=j,
+                        cpus=cpus,
+                        touch_cpus=() if why else base.touchers(machine, j),
+                        pages=options.pages or "thp",
+                        tier=options.tier,
+                        bytes=gemm.bytes_needed(n, n, n, ELEMENT.get(kernel, 8)),
+                        params={"m": n, "n": n, "k": n},
                         unavailable=why,
-                    )  # fmt: skip
+                    )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One matrix per kernel and size."""

@@ -36,10 +36,21 @@ class Latency:
                     continue
                 params: dict[str, int | float | str] = {"stride": STRIDE, "window": WINDOW_PAGES * 4096}
                 yield Case(
-                    experiment=self.name, kernel="chase", unit="ns", better="low", initiator=i, target=j, cpus=cpus,
-                    touch_cpus=() if why else base.touchers(machine, j), pages=kind, tier=options.tier, bytes=size,
-                    params=params, cache_suspect=suspect, unavailable=why,
-                )  # fmt: skip
+                    experiment=self.name,
+                    kernel="chase",
+                    unit="ns",
+                    better="low",
+                    initiator=i,
+                    target=j,
+                    cpus=cpus,
+                    touch_cpus=() if why else base.touchers(machine, j),
+                    pages=kind,
+                    tier=options.tier,
+                    bytes=size,
+                    params=params,
+                    cache_suspect=suspect,
+                    unavailable=why,
+                )
             first = first and bool(why)
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
@@ -48,7 +59,10 @@ class Latency:
         main = [s for s in series if s.case.pages == kind]
         meaning = list(base.penalty(main, "A dependent load"))
         for other in series:
-            twin = next((s for s in main if (s.case.initiator, s.case.target) == (other.case.initiator, other.case.target)), None)
+            twin = next(
+                (s for s in main if (s.case.initiator, s.case.target) == (other.case.initiator, other.case.target)),
+                None,
+            )
             ratio = base.paired(other, twin) if twin and other is not twin else None
             if ratio and twin and other.estimate and twin.estimate:
                 meaning.append(

@@ -34,8 +34,10 @@ class Scaling:
             cpus = base.team(machine, options, i)
             over = [t for t in options.threads if t > len(cpus) or t < 1]
             if over:
-                raise UsageError(f"--threads {format_numbers(over)}: node {i} has {len(cpus)} cores for us (CPUs {format_numbers(cpus)})")
-            ladder = options.threads or [n for n in (*(x for x in LADDER if x < len(cpus)), len(cpus))][-12:]
+                raise UsageError(
+                    f"--threads {format_numbers(over)}: node {i} has {len(cpus)} cores (CPUs {format_numbers(cpus)})"
+                )
+            ladder = options.threads or [*(n for n in LADDER if n < len(cpus)), len(cpus)][-12:]
             far = [t for s, t in usable if s == i and t != i]
             worst = [max(far, key=lambda t: machine.distance(i, t) or 0)] if far else []
             for target in (j, *worst):
@@ -45,22 +47,38 @@ class Scaling:
                         yield self._case(machine, options, i, target, kernel, cpus, count)
 
     def _case(
-        self, machine: Machine, options: Options, i: int, target: int, kernel: str, cpus: tuple[int, ...], count: int
+        self,
+        machine: Machine,
+        options: Options,
+        i: int,
+        target: int,
+        kernel: str,
+        cpus: tuple[int, ...],
+        count: int,
     ) -> Case:
         many = kernel.startswith("gemm")
         size, suspect = base.size_for(machine, options, target, cpus, 100 * base.MIB * len(cpus))
         params: dict[str, int | float | str] = {"m": GEMM_N, "n": GEMM_N, "k": GEMM_N} if many else {}
         return Case(
-            experiment=self.name, kernel=kernel, unit="GFLOP/s" if many else "GB/s", better="high", initiator=i, target=target,
-            cpus=cpus[:count], touch_cpus=base.touchers(machine, target), pages=options.pages or "thp", tier=options.tier,
+            experiment=self.name,
+            kernel=kernel,
+            unit="GFLOP/s" if many else "GB/s",
+            better="high",
+            initiator=i,
+            target=target,
+            cpus=cpus[:count],
+            touch_cpus=base.touchers(machine, target),
+            pages=options.pages or "thp",
+            tier=options.tier,
             bytes=gemm.bytes_needed(GEMM_N, GEMM_N, GEMM_N, 8) if many else size,
-            params=params, cache_suspect=suspect and not many,
+            params=params,
+            cache_suspect=suspect and not many,
             share=f"{i}-{target}-{'gemm' if many else 'stream'}",
-        )  # fmt: skip
+        )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Thread counts across, kernels and targets down; the ratio is to one thread."""
-        names = {}
+        names: dict[str, list[Series]] = {}
         for one in series:
             names.setdefault(f"{one.case.kernel}, node {one.case.target} ({one.case.unit})", []).append(one)
         if not names:

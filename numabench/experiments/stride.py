@@ -38,11 +38,22 @@ class Stride:
                 for kernel in options.kernels or ("stride_read",):
                     for stride in QUICK if options.profile == "quick" else FULL:
                         yield Case(
-                            experiment=self.name, kernel=kernel, unit="ns", better="low", initiator=i, target=j, cpus=cpus,
-                            touch_cpus=() if why else base.touchers(machine, j), pages=kind, tier=options.tier, bytes=size,
-                            params={"stride": stride}, cache_suspect=suspect,
-                            share=f"{i}-{j}-{kind}", unavailable=why,
-                        )  # fmt: skip
+                            experiment=self.name,
+                            kernel=kernel,
+                            unit="ns",
+                            better="low",
+                            initiator=i,
+                            target=j,
+                            cpus=cpus,
+                            touch_cpus=() if why else base.touchers(machine, j),
+                            pages=kind,
+                            tier=options.tier,
+                            bytes=size,
+                            params={"stride": stride},
+                            cache_suspect=suspect,
+                            share=f"{i}-{j}-{kind}",
+                            unavailable=why,
+                        )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Strides down, pages and targets across; the ratio is to one line per access."""
@@ -52,12 +63,20 @@ class Stride:
         kernels = {kernel for _, _, kernel in heads}
         columns = tuple(f"node {j}, {kind}" + (f", {kernel}" if len(kernels) > 1 else "") for j, kind, kernel in heads)
         rows = tuple(
-            (format_bytes(d), tuple(base.cell(at.get((head, d)), at.get((head, 64))) for head in heads)) for d in strides
+            (format_bytes(d), tuple(base.cell(at.get((head, d)), at.get((head, 64))) for head in heads))
+            for d in strides
         )
         return [
             Table(
-                experiment=self.name, title="Strided access, ns each (one thread, independent)", unit="ns", better="low",
-                corner="stride", columns=columns, rows=rows,
-                meaning=("A line is 64 B: at smaller strides an access costs its share of a line, at larger ones a whole line.",),
+                experiment=self.name,
+                title="Strided access, ns each (one thread, independent)",
+                unit="ns",
+                better="low",
+                corner="stride",
+                columns=columns,
+                rows=rows,
+                meaning=(
+                    "A line is 64 B: at smaller strides an access costs a share of a line, at larger ones all of it.",
+                ),
             )
-        ]  # fmt: skip
+        ]

@@ -46,14 +46,23 @@ def _heat(table: Table) -> dict[int, float]:
         return {}
     span = max(values) - min(values)
     return {
-        id(cell): ((cell.value or 0) - min(values)) / span if table.better == "low" else (max(values) - (cell.value or 0)) / span
+        id(cell): ((cell.value or 0) - min(values)) / span
+        if table.better == "low"
+        else (max(values) - (cell.value or 0)) / span
         for cell in cells
     }
 
 
 def _render(table: Table, marks: dict[str, str]) -> Group:
     heat = _heat(table)
-    rich = RichTable(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False, min_width=min(len(table.title), 60))
+    rich = RichTable(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        min_width=min(len(table.title), 60),
+    )
     rich.add_column(table.corner)
     for column in table.columns:
         rich.add_column(column, justify="right", no_wrap=True)

@@ -20,9 +20,14 @@ def proven(record: Record) -> str:
     pinned = sum(set(e.cpus_seen) <= set(e.cpus_asked) for e in evidence)
     untrusted = sum(series.trust == "untrusted" for series in measured)
     pages = f"{checked - wrong:,} of {checked:,}".replace(",", " ")
-    threads = "all threads on their CPUs" if pinned == len(evidence) else f"threads off their CPUs in {len(evidence) - pinned} samples"
+    threads = (
+        "all threads on their CPUs"
+        if pinned == len(evidence)
+        else f"threads off their CPUs in {len(evidence) - pinned} samples"
+    )
+    title = "Proven" if checked and not wrong and not moved else "Checked"
     return (
-        f"{'Proven' if checked and not wrong and not moved else 'Checked'}: {pages} pages on their node before and after, "
+        f"{title}: {pages} pages on their node before and after, "
         f"{moved} moved, {threads}, {untrusted} of {len(measured)} cases not to be trusted."
     )
 
