@@ -7,12 +7,13 @@
 #include "gemm_blocks.inc.h"
 
 #define GEMM_CAT_(a, b) a##b
-#define GEMM_CAT(a, b) GEMM_CAT_(a, b)
+#define GEMM_CAT(a, b)  GEMM_CAT_(a, b)
 #define GEMM_NAME(name) GEMM_CAT(nmb_gemm_##name##_, GEMM_TAG)
+/* A loop that has to vanish: accumulators that are indexed at run time would live in memory. */
 #ifdef __clang__
-#define GEMM_UNROLL _Pragma("clang loop unroll(full)")
+#define GEMM_EACH(i, count) _Pragma("clang loop unroll(full)") for (size_t i = 0; i < (count); i++)
 #else
-#define GEMM_UNROLL _Pragma("GCC unroll 16")
+#define GEMM_EACH(i, count) _Pragma("GCC unroll 16") for (size_t i = 0; i < (count); i++)
 #endif
 
 #if NMB_TIER_AVX512 || NMB_TIER_AVX2
@@ -22,44 +23,42 @@
 #else
 #define GEMM_OP(op) GEMM_CAT(_mm256_##op##_, GEMM_X)
 #endif
-#define GEMM_LOAD(p) GEMM_OP(loadu)(p)
-#define GEMM_STORE(p, v) GEMM_OP(storeu)(p, v)
-#define GEMM_SPLAT(x) GEMM_OP(set1)(x)
-#define GEMM_MUL(x, y) GEMM_OP(mul)(x, y)
+#define GEMM_LOAD(p)      GEMM_OP(loadu)(p)
+#define GEMM_STORE(p, v)  GEMM_OP(storeu)(p, v)
+#define GEMM_SPLAT(x)     GEMM_OP(set1)(x)
+#define GEMM_MUL(x, y)    GEMM_OP(mul)(x, y)
 #define GEMM_FMA(x, y, z) GEMM_OP(fmadd)(x, y, z)
 #elif NMB_TIER_NEON
 #include <arm_neon.h>
-#define GEMM_OP(op) GEMM_CAT(op##_, GEMM_TAG)
-#define GEMM_LOAD(p) GEMM_OP(vld1q)(p)
-#define GEMM_STORE(p, v) GEMM_OP(vst1q)(p, v)
-#define GEMM_SPLAT(x) GEMM_OP(vdupq_n)(x)
-#define GEMM_MUL(x, y) GEMM_OP(vmulq)(x, y)
+#define GEMM_OP(op)       GEMM_CAT(op##_, GEMM_TAG)
+#define GEMM_LOAD(p)      GEMM_OP(vld1q)(p)
+#define GEMM_STORE(p, v)  GEMM_OP(vst1q)(p, v)
+#define GEMM_SPLAT(x)     GEMM_OP(vdupq_n)(x)
+#define GEMM_MUL(x, y)    GEMM_OP(vmulq)(x, y)
 #define GEMM_FMA(x, y, z) GEMM_OP(vfmaq)(z, x, y)
 #else
-#define GEMM_LOAD(p) (*(p))
-#define GEMM_STORE(p, v) ((void)(*(p) = (v)))
-#define GEMM_SPLAT(x) (x)
-#define GEMM_MUL(x, y) ((x) * (y))
+#define GEMM_LOAD(p)      (*(p))
+#define GEMM_STORE(p, v)  ((void)(*(p) = (v)))
+#define GEMM_SPLAT(x)     (x)
+#define GEMM_MUL(x, y)    ((x) * (y))
 #define GEMM_FMA(x, y, z) ((x) * (y) + (z))
 #endif
 
-/* MR rows by NV vectors of accumulators fill the register file but for NV vectors of B and one element of A. A packed
- * block of B (kc x nc) takes about a third of L2; a sliver of A (MR x kc) stays in L1. */
+/* MR rows by NV vectors of accumulators fill the register file but for NV vectors of B and one element of A. A sliver
+ * of A and one of B (KC deep) share L1; a packed block of B (KC x NC) takes at most half of L2, so that neither it nor
+ * the strip of C that passes by has to go. */
 #if NMB_TIER_AVX512
-enum { GEMM_MR = 14, GEMM_NV = 2, GEMM_BYTES = 64 };
-enum { GEMM_MC = 3584, GEMM_KC_BYTES = 1536, GEMM_NC_BYTES = 2048 };
+enum { GEMM_MR = 14, GEMM_NV = 2, GEMM_MC = 3584, GEMM_NC = 512 };
 #elif NMB_TIER_AVX2
-enum { GEMM_MR = 6, GEMM_NV = 2, GEMM_BYTES = 32 };
-enum { GEMM_MC = 3072, GEMM_KC_BYTES = 1536, GEMM_NC_BYTES = 2048 };
+enum { GEMM_MR = 6, GEMM_NV = 2, GEMM_MC = 3072, GEMM_NC = 512 };
 #elif NMB_TIER_NEON
-enum { GEMM_MR = 8, GEMM_NV = 3, GEMM_BYTES = 16 };
-enum { GEMM_MC = 2048, GEMM_KC_BYTES = 1024, GEMM_NC_BYTES = 1536 };
-#else
-enum { GEMM_MR = 4, GEMM_NV = 4, GEMM_BYTES = 0 }; /* a vector is one element */
-enum { GEMM_MC = 1024, GEMM_KC_BYTES = 1024, GEMM_NC_BYTES = 1024 };
+enum { GEMM_MR = 8, GEMM_NV = 3, GEMM_MC = 2048, GEMM_NC = 288 };
+#else /* a vector is one element */
+enum { GEMM_MR = 4, GEMM_NV = 4, GEMM_MC = 1024, GEMM_NC = 256 };
 #endif
 
-#define GEMM_T float
+#define GEMM_T   float
+#define GEMM_KC  256
 #define GEMM_TAG f32
 #if NMB_TIER_AVX512
 #define GEMM_X ps
@@ -74,7 +73,8 @@ enum { GEMM_MC = 1024, GEMM_KC_BYTES = 1024, GEMM_NC_BYTES = 1024 };
 #endif
 #include "gemm_body.inc.h"
 
-#define GEMM_T double
+#define GEMM_T   double
+#define GEMM_KC  192
 #define GEMM_TAG f64
 #if NMB_TIER_AVX512
 #define GEMM_X pd
@@ -90,10 +90,17 @@ enum { GEMM_MC = 1024, GEMM_KC_BYTES = 1024, GEMM_NC_BYTES = 1024 };
 #include "gemm_body.inc.h"
 
 #define NMB_GEMM_ROW(tag, type)                                                                                        \
-    {                                                                                                                  \
-        .name = "gemm_" #tag, .family = "gemm", .brief = "C = alpha A B + beta C", .fn = nmb_gemm_##tag,               \
-        .flags = NMB_COUNTED, .arrays = 3, .element_bytes = sizeof(type), .flops = 2, .mr = GEMM_MR,                   \
-        .nr = nmb_gemm_nr_##tag, .default_mc = GEMM_MC, .default_kc = GEMM_KC_BYTES / sizeof(type),                    \
-        .default_nc = GEMM_NC_BYTES / sizeof(type)                                                                     \
-    }
+    {.name = "gemm_" #tag,                                                                                             \
+     .family = "gemm",                                                                                                 \
+     .brief = "C = alpha A B + beta C",                                                                                \
+     .fn = nmb_gemm_##tag,                                                                                             \
+     .flags = NMB_COUNTED,                                                                                             \
+     .arrays = 3,                                                                                                      \
+     .element_bytes = sizeof(type),                                                                                    \
+     .flops = 2,                                                                                                       \
+     .mr = GEMM_MR,                                                                                                    \
+     .nr = nmb_gemm_nr_##tag,                                                                                          \
+     .default_mc = GEMM_MC,                                                                                            \
+     .default_kc = nmb_gemm_kc_##tag,                                                                                  \
+     .default_nc = GEMM_NC}
 #define NMB_GEMM_ROWS NMB_GEMM_ROW(f32, float), NMB_GEMM_ROW(f64, double)

@@ -5,8 +5,13 @@
 enum {
     GEMM_NAME(vl) = sizeof(GEMM_V) / sizeof(GEMM_T), /* elements per vector */
     GEMM_NAME(nr) = GEMM_NV * GEMM_NAME(vl),
-    GEMM_NAME(kb) = 64 / sizeof(GEMM_T) /* columns of A packed together: one cache line per row */
+    GEMM_NAME(kb) = NMB_LINE / sizeof(GEMM_T), /* columns of A packed together: one cache line per row */
+    GEMM_NAME(kc) = GEMM_KC
 };
+
+/* Columns of a packed block of A and rows of one of B: multiples of kb, so that the innermost loop has a constant
+ * length. The padding is zero in both: whatever else A and B hold, it adds nothing. */
+static inline size_t GEMM_NAME(padded)(size_t k) { return (k + GEMM_NAME(kb) - 1) / GEMM_NAME(kb) * GEMM_NAME(kb); }
 
 /* dst[0, width) = src[0, count) and zeros. */
 static inline void GEMM_NAME(copy)(GEMM_T *dst, const GEMM_T *src, size_t count, size_t width)
@@ -30,53 +35,54 @@ static void GEMM_NAME(pack_a)(GEMM_T *dst, const GEMM_T *a, size_t lda, size_t m
             GEMM_NAME(copy)(dst, i < m ? a + i * lda + k : a, i < m ? (kc - k < kb ? kc - k : kb) : 0, kb);
 }
 
-/* Packs n <= nr columns of B into a sliver: rows of nr elements. */
+/* Packs n <= nr columns of B into a sliver: rows of nr elements, zeros below up to a multiple of kb rows. */
 static void GEMM_NAME(pack_b)(GEMM_T *dst, const GEMM_T *b, size_t ldb, size_t n, size_t kc)
 {
-    for (size_t k = 0; k < kc; k++, dst += GEMM_NAME(nr))
-        GEMM_NAME(copy)(dst, b + k * ldb, n, GEMM_NAME(nr));
+    for (size_t k = 0; k < kc || k % GEMM_NAME(kb); k++, dst += GEMM_NAME(nr))
+        GEMM_NAME(copy)(dst, k < kc ? b + k * ldb : b, k < kc ? n : 0, GEMM_NAME(nr));
 }
 
 /* C tile (m x n, at most rows x nr) = alpha * sliver of A * sliver of B + beta * C. `rows` is a constant. */
 static inline __attribute__((always_inline)) void GEMM_NAME(tile)(const size_t rows, size_t kc, const GEMM_T *a,
-                                                                  const GEMM_T *b, GEMM_T alpha, GEMM_T beta,
-                                                                  GEMM_T *c, size_t ldc, size_t m, size_t n)
+                                                                  const GEMM_T *b, GEMM_T alpha, GEMM_T beta, GEMM_T *c,
+                                                                  size_t ldc, size_t m, size_t n)
 {
     const size_t kb = GEMM_NAME(kb), vl = GEMM_NAME(vl), nr = GEMM_NAME(nr);
     GEMM_V acc[GEMM_MR][GEMM_NV];
-    GEMM_UNROLL for (size_t i = 0; i < rows; i++)
-        GEMM_UNROLL for (size_t j = 0; j < GEMM_NV; j++)
-            acc[i][j] = GEMM_SPLAT(0);
+    GEMM_EACH(i, rows)
+    GEMM_EACH(j, GEMM_NV)
+    acc[i][j] = GEMM_SPLAT(0);
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j += kb)
             __builtin_prefetch(c + i * ldc + j, 1);
     for (size_t k = 0; k < kc; k += kb, a += GEMM_MR * kb) {
-        const size_t count = kc - k < kb ? kc - k : kb;
-        for (size_t p = 0; p < count; p++, b += nr) {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < GEMM_NAME(kb); p++, b += nr) {
             GEMM_V row[GEMM_NV];
-            GEMM_UNROLL for (size_t j = 0; j < GEMM_NV; j++)
-                row[j] = GEMM_LOAD(b + j * vl);
-            GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
+            GEMM_EACH(j, GEMM_NV)
+            row[j] = GEMM_LOAD(b + j * vl);
+            GEMM_EACH(i, rows)
+            {
                 const GEMM_V x = GEMM_SPLAT(a[i * kb + p]);
-                GEMM_UNROLL for (size_t j = 0; j < GEMM_NV; j++)
-                    acc[i][j] = GEMM_FMA(x, row[j], acc[i][j]);
+                GEMM_EACH(j, GEMM_NV)
+                acc[i][j] = GEMM_FMA(x, row[j], acc[i][j]);
             }
         }
     }
-    GEMM_UNROLL for (size_t i = 0; i < rows; i++)
-        GEMM_UNROLL for (size_t j = 0; j < GEMM_NV; j++)
-            acc[i][j] = GEMM_MUL(acc[i][j], GEMM_SPLAT(alpha));
+    GEMM_EACH(i, rows)
+    GEMM_EACH(j, GEMM_NV)
+    acc[i][j] = GEMM_MUL(acc[i][j], GEMM_SPLAT(alpha));
     if (m == rows && n == nr) {
-        GEMM_UNROLL for (size_t i = 0; i < rows; i++, c += ldc)
-            GEMM_UNROLL for (size_t j = 0; j < GEMM_NV; j++)
-                GEMM_STORE(c + j * vl, beta == 0 ? acc[i][j]
-                                                 : GEMM_FMA(GEMM_SPLAT(beta), GEMM_LOAD(c + j * vl), acc[i][j]));
+        GEMM_EACH(i, rows)
+        GEMM_EACH(j, GEMM_NV)
+        GEMM_STORE(c + i * ldc + j * vl,
+                   beta == 0 ? acc[i][j] : GEMM_FMA(GEMM_SPLAT(beta), GEMM_LOAD(c + i * ldc + j * vl), acc[i][j]));
         return;
     }
     GEMM_T edge[GEMM_MR * GEMM_NAME(nr)];
-    GEMM_UNROLL for (size_t i = 0; i < rows; i++)
-        GEMM_UNROLL for (size_t j = 0; j < GEMM_NV; j++)
-            GEMM_STORE(edge + i * nr + j * vl, acc[i][j]);
+    GEMM_EACH(i, rows)
+    GEMM_EACH(j, GEMM_NV)
+    GEMM_STORE(edge + i * nr + j * vl, acc[i][j]);
     for (size_t i = 0; i < m; i++, c += ldc)
         for (size_t j = 0; j < n; j++)
             c[j] = beta == 0 ? edge[i * nr + j] : edge[i * nr + j] + beta * c[j];
@@ -86,6 +92,7 @@ static inline __attribute__((always_inline)) void GEMM_NAME(tile)(const size_t r
 static void GEMM_NAME(strip)(size_t kc, const GEMM_T *a, const GEMM_T *b, GEMM_T alpha, GEMM_T beta, GEMM_T *c,
                              size_t ldc, size_t m, size_t n)
 {
+    kc = GEMM_NAME(padded)(kc);
     for (size_t j = 0; j < n; j += GEMM_NAME(nr), b += kc * GEMM_NAME(nr)) {
         const size_t w = n - j < GEMM_NAME(nr) ? n - j : GEMM_NAME(nr);
         if (m <= 2)
@@ -93,7 +100,7 @@ static void GEMM_NAME(strip)(size_t kc, const GEMM_T *a, const GEMM_T *b, GEMM_T
         else if (m <= 4 && GEMM_MR > 4)
             GEMM_NAME(tile)(4, kc, a, b, alpha, beta, c + j, ldc, m, w);
         else if (m <= 8 && GEMM_MR > 8)
-            GEMM_NAME(tile)(8 < GEMM_MR ? 8 : GEMM_MR, kc, a, b, alpha, beta, c + j, ldc, m, w);
+            GEMM_NAME(tile)(8, kc, a, b, alpha, beta, c + j, ldc, m, w);
         else
             GEMM_NAME(tile)(GEMM_MR, kc, a, b, alpha, beta, c + j, ldc, m, w);
     }
@@ -113,13 +120,13 @@ static int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
                 const size_t nb = x->n - j < nc ? x->n - j : nc;
                 if (x->stop && __atomic_load_n(x->stop, __ATOMIC_RELAXED))
                     return 0;
-                for (size_t s = 0; s < nb; s += GEMM_NAME(nr))
-                    GEMM_NAME(pack_b)(packed_b + s * kn, b + k * x->ldb + j + s, x->ldb,
+                for (size_t s = 0; kn && s < nb; s += GEMM_NAME(nr))
+                    GEMM_NAME(pack_b)(packed_b + s * GEMM_NAME(padded)(kn), b + k * x->ldb + j + s, x->ldb,
                                       nb - s < GEMM_NAME(nr) ? nb - s : GEMM_NAME(nr), kn);
                 for (size_t r = 0; r < mb; r += GEMM_MR) {
                     const size_t rows = mb - r < GEMM_MR ? mb - r : GEMM_MR;
                     GEMM_T *sliver = packed_a + r * kc;
-                    if (!j) /* just in time: its first use finds it in L1 */
+                    if (kn && !j) /* just in time: its first use finds it in L1 */
                         GEMM_NAME(pack_a)(sliver, a + (i + r) * x->lda + k, x->lda, rows, kn);
                     GEMM_NAME(strip)(kn, sliver, packed_b, (GEMM_T)x->alpha, k ? 1 : (GEMM_T)x->beta,
                                      c + (i + r) * x->ldc + j, x->ldc, rows, nb);
@@ -135,8 +142,8 @@ static uint64_t GEMM_CAT(nmb_gemm_, GEMM_TAG)(nmb_args *x, uint64_t loops)
 {
     const GEMM_T *c = x->c;
     const size_t mc = nmb_gemm_block(x->m, x->mc ? x->mc : GEMM_MC, GEMM_MR);
-    const size_t kc = nmb_gemm_block(x->k, x->kc ? x->kc : GEMM_KC_BYTES / sizeof(GEMM_T), GEMM_NAME(kb));
-    const size_t nc = nmb_gemm_block(x->n, x->nc ? x->nc : GEMM_NC_BYTES / sizeof(GEMM_T), GEMM_NAME(nr));
+    const size_t kc = nmb_gemm_block(x->k, x->kc ? x->kc : GEMM_KC, GEMM_NAME(kb));
+    const size_t nc = nmb_gemm_block(x->n, x->nc ? x->nc : GEMM_NC, GEMM_NAME(nr));
     if (!x->m || !x->n)
         return 0;
     while (loops-- && GEMM_NAME(once)(x, mc, kc, nc)) {
@@ -150,6 +157,7 @@ static uint64_t GEMM_CAT(nmb_gemm_, GEMM_TAG)(nmb_args *x, uint64_t loops)
 }
 
 #undef GEMM_T
+#undef GEMM_KC
 #undef GEMM_TAG
 #undef GEMM_V
 #ifdef GEMM_X
