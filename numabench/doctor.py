@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from numabench import _core
 from numabench.errors import NumabenchError
 from numabench.machine import Machine
-from numabench.memory import allocate
+from numabench.memory import Proof, allocate
 from numabench.units import format_bytes
 
 State = Literal["ok", "note", "warning", "failure"]
@@ -48,35 +48,7 @@ def _tried(machine: Machine) -> list[Finding]:
                 )
             )
             continue
-        if how == "first_touch":
-            found.append(
-                Finding(
-                    f"place on node {node}",
-                    "warning",
-                    "mbind refused; placed by first touch",
-                    "pages follow the touching thread",
-                    "docker run --cap-add SYS_NICE ...",
-                )
-            )
-        elif proof.how != "move_pages":
-            found.append(
-                Finding(
-                    f"prove on node {node}",
-                    "warning",
-                    f"move_pages refused; proof by {proof.how}",
-                    "placement is known in total only",
-                    "docker run --security-opt seccomp=unconfined ...",
-                )
-            )
-        else:
-            wrong = proof.misplaced([node]) + proof.absent
-            found.append(
-                Finding(
-                    f"place on node {node}",
-                    "failure" if wrong else "ok",
-                    f"{proof.pages - wrong} of {proof.pages} pages there, proven by {proof.how}",
-                )
-            )
+        found.extend(_placed(node, how, proof))
     try:
         with _core.Team(machine.allowed_cpus[:64]):
             found.append(Finding("pin threads", "ok", f"{len(machine.allowed_cpus[:64])} CPUs, each read back"))
@@ -99,6 +71,28 @@ def _tried(machine: Machine) -> list[Finding]:
             "" if clock.invariant else "windows must be longer",
         )
     )
+    return found
+
+
+def _placed(node: int, how: str, proof: Proof) -> list[Finding]:
+    """What placing a buffer on a node and asking where it is came to. Where the pages are counts first."""
+    place, prove, wrong = f"place on node {node}", f"prove on node {node}", proof.misplaced([node]) + proof.absent
+    found = []
+    if wrong:
+        seen = f"{wrong} of {proof.pages} pages are not there, says {proof.how}"
+        remedy = "docker run --cap-add SYS_NICE ..., or --cpuset-mems=N per run"
+        found.append(Finding(place, "failure", seen, "figures of this node would be another's", remedy))
+    elif how == "first_touch":
+        seen, effect = "mbind refused; placed by first touch", "pages follow the touching thread"
+        found.append(Finding(place, "warning", seen, effect, "docker run --cap-add SYS_NICE ..."))
+    elif proof.how != "none":
+        found.append(Finding(place, "ok", f"{proof.pages} of {proof.pages} pages there, proven by {proof.how}"))
+    if proof.how == "none":
+        seen, effect = "move_pages and numa_maps refused", "nothing shows where pages are"
+        found.append(Finding(prove, "failure", seen, effect, "docker run --security-opt seccomp=unconfined ..."))
+    elif proof.how != "move_pages":
+        seen, effect = f"move_pages refused; proof by {proof.how}", "placement is known in total only"
+        found.append(Finding(prove, "warning", seen, effect, "docker run --security-opt seccomp=unconfined ..."))
     return found
 
 
@@ -191,7 +185,8 @@ def _settings(env: dict[str, Any]) -> list[Finding]:
     ]
     found = []
     for key, name, raised, state, effect, remedy in rules:
-        seen = "not told by this system" if env[key] is None else str(env[key])
+        unknown = "none" if key == "cpu_quota" else "not told by this system"
+        seen = unknown if env[key] is None else str(env[key])
         found.append(Finding(name, state, seen, effect, remedy) if raised else Finding(name, "ok", seen))
     if "GOMP_CPU_AFFINITY" in env["variables"]:
         found.append(

@@ -77,23 +77,23 @@ class Tree:
 
 
 def free_bytes(node: int, root: str | os.PathLike[str] = "/") -> int | None:
-    """Bytes that can be bound to ``node`` now: free memory and half of its clean page cache. None: not told.
+    """Bytes that a new buffer could take on ``node``: free memory and half of its clean page cache. None: not told.
 
-    The kernel's own MemAvailable counts the page cache likewise; there is none per node.
+    Never more than the cgroup's memory limit leaves. The kernel's MemAvailable counts the page cache likewise.
     """
     tree = Tree(root)
-    found = tree.table(f"{_NODE}/node{node}/meminfo")
+    found, whole = tree.table(f"{_NODE}/node{node}/meminfo"), tree.table("proc/meminfo").get("MemAvailable")
+    free = None
     if "MemFree" in found:
         cache = found.get("Active(file)", 0) + found.get("Inactive(file)", 0)
         free = found["MemFree"] + max(0, cache - found.get("Dirty", 0) - found.get("Writeback", 0)) // 2
         if tree.text(f"{_NODE}/online") == str(node):
             # The only node: a virtual machine may be given memory on demand that its node does not count yet.
-            free = max(free, tree.table("proc/meminfo").get("MemAvailable", 0))
-        left = _memory_limit(tree)[1]
-        return free if left is None else min(free, left)
-    if node == 0 and not tree.names(_NODE):  # a kernel without NUMA: everything is node 0
-        return tree.table("proc/meminfo").get("MemAvailable")
-    return None
+            free = max(free, whole or 0)
+    elif node == 0 and not tree.names(_NODE):  # a kernel without NUMA: everything is node 0
+        free = whole
+    left = _memory_limit(tree)[1]
+    return free if free is None or left is None else min(free, left)
 
 
 def free_huge_pages(node: int, page_bytes: int, root: str | os.PathLike[str] = "/") -> int | None:
