@@ -9,8 +9,8 @@ from collections import namedtuple
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EEXIST, EINVAL, ENOMEM, ETIMEDOUT
-from libc.stdint cimport int16_t, int64_t, uint64_t, uintptr_t
+from libc.errno cimport ENOMEM, ETIMEDOUT
+from libc.stdint cimport int16_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -124,7 +124,7 @@ def where():
 cdef class Placement:
     """Nodes of a region's pages at one moment, as move_pages told them.
 
-    ``nodes`` maps node to pages, ``not_resident`` counts absent and zero pages, ``page_bytes`` is the step of the query.
+    ``nodes`` maps node to pages, ``not_resident`` counts absent and zero pages, ``page_bytes`` is the query's step.
     """
 
     cdef int16_t *map

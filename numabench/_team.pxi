@@ -4,9 +4,9 @@
 cdef class Work:
     """One thread's share of a run: a kernel, where its arrays are, and how long.
 
-    Arrays are (region, byte offset) pairs. ``loops`` 0 means until the window of the run ends; ``block`` is bytes of each
-    array, or rounds, per call of the kernel (nmb.h). Everything is checked against the regions' sizes here, since a
-    kernel checks nothing.
+    Arrays are (region, byte offset) pairs. ``loops`` 0 means until the window of the run ends; ``block`` is bytes of
+    each array, or rounds, per call of the kernel (nmb.h). Everything is checked against the sizes of the regions
+    here, since a kernel checks nothing.
     """
 
     cdef nmb_work c
