@@ -153,11 +153,17 @@ NMB_STREAM_KERNEL(nmb_stream_triad, NMB_ELEM_TRIAD, NMB_VEC_TRIAD, nmb_vd_store_
 NMB_STREAM_KERNEL(nmb_stream_update, NMB_ELEM_UPDATE, NMB_VEC_UPDATE, nmb_vd_store_pair, NMB_AHEAD_NONE, (void)0)
 
 #define NMB_STREAM_ROW(kernel, text, nt, n_arrays, reads, writes, allocates, n_flops)                                  \
-    {                                                                                                                  \
-        .name = #kernel, .family = "stream", .brief = text, .fn = nmb_stream_##kernel, .flags = NMB_SLICED | (nt),     \
-        .arrays = n_arrays, .element_bytes = 8, .bytes_read = reads, .bytes_written = writes,                          \
-        .bytes_allocated = allocates, .flops = n_flops                                                                 \
-    }
+    {.name = #kernel,                                                                                                  \
+     .family = "stream",                                                                                               \
+     .brief = text,                                                                                                    \
+     .fn = nmb_stream_##kernel,                                                                                        \
+     .flags = NMB_SLICED | (nt),                                                                                       \
+     .arrays = n_arrays,                                                                                               \
+     .element_bytes = 8,                                                                                               \
+     .bytes_read = reads,                                                                                              \
+     .bytes_written = writes,                                                                                          \
+     .bytes_allocated = allocates,                                                                                     \
+     .flops = n_flops}
 
 #if NMB_HAVE_NT
 NMB_STREAM_KERNEL(nmb_stream_write_nt, NMB_ELEM_WRITE, NMB_VEC_WRITE, nmb_vd_stream_pair, NMB_AHEAD_NONE, nmb_fence())

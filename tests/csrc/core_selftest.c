@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The core without an interpreter, for valgrind, the sanitizers and emulated CPUs. One line a check; exit 1 on a failure. */
+/* The core without an interpreter, for valgrind, the sanitizers and emulated CPUs. One line a check; exit 1 on a
+ * failure. */
 #define _GNU_SOURCE
 #include "nmb.h"
 
@@ -50,7 +51,8 @@ static void test_region(void)
     nmb_region_spec spec = {.bytes = 64 * 4096, .page_kind = NMB_PAGE_BASE, .policy = NMB_POLICY_LOCAL};
     check(nmb_region_create(&spec, &call, &region) == 0, "region: created");
     char *base = nmb_region_base(region);
-    check(nmb_placement_query(base, 64, 4096, before) == 0 && before[0] == NMB_NOT_RESIDENT, "region: untouched is absent");
+    check(nmb_placement_query(base, 64, 4096, before) == 0 && before[0] == NMB_NOT_RESIDENT,
+          "region: untouched is absent");
     volatile char sum = 0;
     for (int i = 0; i < 64; i++)
         sum = (char)(sum + base[i * 4096]);
@@ -73,7 +75,8 @@ static void test_region(void)
     check(!WIFEXITED(status) || WEXITSTATUS(status) != 0, "region: the page behind it is guarded");
     nmb_region_destroy(region);
     spec.policy = NMB_POLICY_BIND, spec.nodes = &absent, spec.node_count = 1;
-    check(nmb_region_create(&spec, &call, &region) < 0 && !strcmp(call, "mbind"), "region: absent node refused by mbind");
+    check(nmb_region_create(&spec, &call, &region) < 0 && !strcmp(call, "mbind"),
+          "region: absent node refused by mbind");
     spec.nodes = &node, spec.bytes = 0;
     check(nmb_region_create(&spec, &call, &region) == -EINVAL, "region: no bytes refused");
     nmb_region_destroy(NULL);

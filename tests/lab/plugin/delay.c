@@ -45,112 +45,127 @@ EXPORT int qemu_plugin_version = 1;
 enum { MAX_NODES = 16, MAX_CPUS = 64, LINE_BITS = 6, RECENT = 64 };
 
 struct link {
-  uint64_t delay;
-  uint64_t busy;
-  _Alignas(64) _Atomic uint64_t free_at;  // when the link has carried all that was asked of it
+    uint64_t delay;
+    uint64_t busy;
+    _Alignas(64) _Atomic uint64_t free_at; // when the link has carried all that was asked of it
 };
 
 struct cpu {
-  _Alignas(64) uint64_t recent[RECENT];  // virtual lines touched last: they hit, and need no translation
-  uint64_t *tags;
+    _Alignas(64) uint64_t recent[RECENT]; // virtual lines touched last: they hit, and need no translation
+    uint64_t *tags;
 };
-
 
 static struct link links[MAX_NODES][MAX_NODES];
 static struct cpu cpus[MAX_CPUS];
 static unsigned node_of_cpu[MAX_CPUS];
-static struct { uint64_t start, bytes; unsigned node; } ram[MAX_NODES];
+static struct {
+    uint64_t start, bytes;
+    unsigned node;
+} ram[MAX_NODES];
 static unsigned ram_count;
 static uint64_t line_mask;
 static uint64_t burst;
 // Firmware and the kernel's first steps run at low addresses; user space exists only once high ones are in use.
 static atomic_bool armed;
 
-static uint64_t reserve(struct link *link, uint64_t now) {
-  uint64_t was = atomic_load_explicit(&link->free_at, memory_order_relaxed), next;
-  do {
-    uint64_t oldest = now - burst;
-    next = (was > oldest ? was : oldest) + link->busy;
-  } while (!atomic_compare_exchange_weak_explicit(&link->free_at, &was, next, memory_order_relaxed,
-                                                  memory_order_relaxed));
-  return next;
+static uint64_t reserve(struct link *link, uint64_t now)
+{
+    uint64_t was = atomic_load_explicit(&link->free_at, memory_order_relaxed), next;
+    do {
+        uint64_t oldest = now - burst;
+        next = (was > oldest ? was : oldest) + link->busy;
+    } while (
+        !atomic_compare_exchange_weak_explicit(&link->free_at, &was, next, memory_order_relaxed, memory_order_relaxed));
+    return next;
 }
 
-static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused) {
-  (void)unused;
-  if (vaddr >> 63) {
-    if (!atomic_load_explicit(&armed, memory_order_relaxed)) atomic_store(&armed, true);
-    return;
-  }
-  struct cpu *cpu = &cpus[vcpu];
-  uint64_t *recent = &cpu->recent[vaddr >> LINE_BITS & (RECENT - 1)];
-  if (*recent == vaddr >> LINE_BITS || !atomic_load_explicit(&armed, memory_order_relaxed)) return;
-  uint64_t now = __rdtsc();
-  struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
-  if (!where || qemu_plugin_hwaddr_is_io(where)) return;
-  uint64_t address = qemu_plugin_hwaddr_phys_addr(where);
-  *recent = vaddr >> LINE_BITS;
-  uint64_t *tag = &cpu->tags[address >> LINE_BITS & line_mask];
-  if (*tag == address >> LINE_BITS) return;
-  *tag = address >> LINE_BITS;
-  for (unsigned i = 0; i < ram_count; i++) {
-    if (address - ram[i].start >= ram[i].bytes) continue;
-    struct link *link = &links[node_of_cpu[vcpu]][ram[i].node];
-    uint64_t until = now + link->delay;
-    if (link->busy) {
-      uint64_t free_at = reserve(link, now);
-      if (free_at > until) until = free_at;
+static void on_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *unused)
+{
+    (void)unused;
+    if (vaddr >> 63) {
+        if (!atomic_load_explicit(&armed, memory_order_relaxed))
+            atomic_store(&armed, true);
+        return;
     }
-    // No pause instruction: it takes over a hundred cycles on some CPUs, which would add to short delays.
-    while ((int64_t)(until - __rdtsc()) > 0) {
+    struct cpu *cpu = &cpus[vcpu];
+    uint64_t *recent = &cpu->recent[vaddr >> LINE_BITS & (RECENT - 1)];
+    if (*recent == vaddr >> LINE_BITS || !atomic_load_explicit(&armed, memory_order_relaxed))
+        return;
+    uint64_t now = __rdtsc();
+    struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
+    if (!where || qemu_plugin_hwaddr_is_io(where))
+        return;
+    uint64_t address = qemu_plugin_hwaddr_phys_addr(where);
+    *recent = vaddr >> LINE_BITS;
+    uint64_t *tag = &cpu->tags[address >> LINE_BITS & line_mask];
+    if (*tag == address >> LINE_BITS)
+        return;
+    *tag = address >> LINE_BITS;
+    for (unsigned i = 0; i < ram_count; i++) {
+        if (address - ram[i].start >= ram[i].bytes)
+            continue;
+        struct link *link = &links[node_of_cpu[vcpu]][ram[i].node];
+        uint64_t until = now + link->delay;
+        if (link->busy) {
+            uint64_t free_at = reserve(link, now);
+            if (free_at > until)
+                until = free_at;
+        }
+        // No pause instruction: it takes over a hundred cycles on some CPUs, which would add to short delays.
+        while ((int64_t)(until - __rdtsc()) > 0) {
+        }
+        return;
     }
-    return;
-  }
 }
 
-static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
-  (void)id;
-  size_t count = qemu_plugin_tb_n_insns(tb);
-  for (size_t i = 0; i < count; i++)
-    qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), on_access, QEMU_PLUGIN_CB_NO_REGS,
-                                     QEMU_PLUGIN_MEM_RW, NULL);
+static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    size_t count = qemu_plugin_tb_n_insns(tb);
+    for (size_t i = 0; i < count; i++)
+        qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), on_access, QEMU_PLUGIN_CB_NO_REGS,
+                                         QEMU_PLUGIN_MEM_RW, NULL);
 }
 
-static bool parse(char *text) {
-  unsigned from, to;
-  unsigned long long value, bytes;
-  if (sscanf(text, "delay=%u-%u-%llu", &from, &to, &value) == 3 && from < MAX_NODES && to < MAX_NODES) {
-    links[from][to].delay = value;
-  } else if (sscanf(text, "cap=%u-%u-%llu", &from, &to, &value) == 3 && from < MAX_NODES && to < MAX_NODES) {
-    links[from][to].busy = value;
-  } else if (sscanf(text, "ram=%llx-%llx-%u", &value, &bytes, &to) == 3 && ram_count < MAX_NODES && to < MAX_NODES) {
-    ram[ram_count].start = value;
-    ram[ram_count].bytes = bytes;
-    ram[ram_count++].node = to;
-  } else if (sscanf(text, "lines=%llu", &value) == 1 && value && !(value & (value - 1))) {
-    line_mask = value - 1;
-  } else if (sscanf(text, "burst=%llu", &value) == 1) {
-    burst = value;
-  } else if (!strncmp(text, "cpus=", 5)) {
-    unsigned count = 0;
-    for (char *item = strtok(text + 5, ":"); item; item = strtok(NULL, ":")) {
-      if (count == MAX_CPUS || (node_of_cpu[count++] = (unsigned)atoi(item)) >= MAX_NODES) return false;
+static bool parse(char *text)
+{
+    unsigned from, to;
+    unsigned long long value, bytes;
+    if (sscanf(text, "delay=%u-%u-%llu", &from, &to, &value) == 3 && from < MAX_NODES && to < MAX_NODES) {
+        links[from][to].delay = value;
+    } else if (sscanf(text, "cap=%u-%u-%llu", &from, &to, &value) == 3 && from < MAX_NODES && to < MAX_NODES) {
+        links[from][to].busy = value;
+    } else if (sscanf(text, "ram=%llx-%llx-%u", &value, &bytes, &to) == 3 && ram_count < MAX_NODES && to < MAX_NODES) {
+        ram[ram_count].start = value;
+        ram[ram_count].bytes = bytes;
+        ram[ram_count++].node = to;
+    } else if (sscanf(text, "lines=%llu", &value) == 1 && value && !(value & (value - 1))) {
+        line_mask = value - 1;
+    } else if (sscanf(text, "burst=%llu", &value) == 1) {
+        burst = value;
+    } else if (!strncmp(text, "cpus=", 5)) {
+        unsigned count = 0;
+        for (char *item = strtok(text + 5, ":"); item; item = strtok(NULL, ":")) {
+            if (count == MAX_CPUS || (node_of_cpu[count++] = (unsigned)atoi(item)) >= MAX_NODES)
+                return false;
+        }
+    } else {
+        return false;
     }
-  } else {
-    return false;
-  }
-  return true;
+    return true;
 }
 
-EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv) {
-  (void)info;
-  for (int i = 0; i < argc; i++)
-    if (!parse(argv[i])) {
-      fprintf(stderr, "delay: bad argument %s\n", argv[i]);
-      return -1;
-    }
-  for (unsigned i = 0; i < MAX_CPUS; i++)
-    if (!(cpus[i].tags = calloc(line_mask + 1, sizeof *cpus[i].tags))) return -1;
-  qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
-  return 0;
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+    (void)info;
+    for (int i = 0; i < argc; i++)
+        if (!parse(argv[i])) {
+            fprintf(stderr, "delay: bad argument %s\n", argv[i]);
+            return -1;
+        }
+    for (unsigned i = 0; i < MAX_CPUS; i++)
+        if (!(cpus[i].tags = calloc(line_mask + 1, sizeof *cpus[i].tags)))
+            return -1;
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+    return 0;
 }
