@@ -4,35 +4,20 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from statistics import fmean, median, stdev
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHECKPOINTS = (6, 8, 10, 15, 20, 30)  # the only numbers of passes at which a run may stop
 LEAST_PASSES = 6  # fewer give no 95 % interval of a median
-RESAMPLES = 2000
-# Two-sided 97.5 % points of Student's t for 1..30 degrees of freedom (standard table); 1.96 beyond.
-_T = [
-    float(point)
-    for point in (
-        "12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 "
-        "2.120 2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"
-    ).split()
-]
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the median by order statistics (binomial, distribution-free); None below six values."""
-    n = len(values)
-    ordered = sorted(values)
-    best = None
-    for low in range(n // 2):  # [x(low + 1), x(n - low)] misses with probability 2 P(B <= low)
-        missed = 2 * sum(math.comb(n, k) for k in range(low + 1)) / 2**n
-        if missed > 0.05:
-            break
-        best = (ordered[low], ordered[n - 1 - low])
-    return best
+RESAMPLES = 10_000
+POWER = 0.8  # of the smallest detectable change
+GROUP = 7  # windows of a group in the gates of the steady state; three groups are looked at
+EXACT_RANKS = 12  # up to here the null distribution of a rank correlation is counted out
 
 
 class Ratio(NamedTuple):
@@ -40,43 +25,30 @@ class Ratio(NamedTuple):
 
     value: float
     ci: tuple[float, float] | None
-    mde: float  # smallest detectable change at 80 % power, as a share
+    mde: float  # smallest change detectable with 80 % power, as a share; infinite below six pairs
     n: int
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 1) -> Ratio:
-    """Mean log-ratio of pairs taken in the same pass, exponentiated.
+class Knee(NamedTuple):
+    """Where a curve stops paying: the smallest count that reaches a share of the best figure."""
 
-    The interval is the hull of Student's t and the studentised bootstrap over pairs (Efron, Tibshirani 1993, ch. 12);
-    a plain percentile bootstrap covers too little for so few pairs.
-    """
-    logs = [math.log(a / b) for a, b in zip(numerators, denominators, strict=True)]
-    n = len(logs)
-    mean = fmean(logs)
-    if n < LEAST_PASSES:
-        return Ratio(math.exp(mean), None, math.inf, n)
-    error = stdev(logs) / math.sqrt(n)
-    if error == 0:
-        return Ratio(math.exp(mean), (math.exp(mean), math.exp(mean)), 0.0, n)
-    t = _T[n - 2] if n <= 31 else 1.96
-    low, high = mean - t * error, mean + t * error
-    rng = random.Random(seed)  # noqa: S311 - resampling, no secret
-    pivots = []
-    for _ in range(RESAMPLES):
-        again = rng.choices(logs, k=n)
-        spread = stdev(again)
-        if spread > 0:
-            pivots.append((fmean(again) - mean) / (spread / math.sqrt(n)))
-    pivots.sort()
-    if pivots:
-        low = min(low, mean - pivots[int(0.975 * (len(pivots) - 1))] * error)
-        high = max(high, mean - pivots[int(0.025 * len(pivots))] * error)
-    return Ratio(math.exp(mean), (math.exp(low), math.exp(high)), math.expm1((t + 0.84) * error), n)
+    value: int  # median over resampled passes
+    ci: tuple[int, int] | None  # None below six passes
+    safe: int | None  # smallest count whose interval of the share lies above the share; None if there is none
+    n: int  # passes
 
 
-def variation(values: Sequence[float]) -> float:
-    """Coefficient of variation; 0 for fewer than two values."""
-    return stdev(values) / abs(fmean(values)) if len(values) > 1 and fmean(values) else 0.0
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the median by order statistics (binomial, distribution-free); None below six values."""
+    n = len(values)
+    ordered = sorted(values)
+    best, missed = None, 0.0
+    for low in range(n // 2):  # [x(low + 1), x(n - low)] misses with probability 2 P(B <= low)
+        missed += math.comb(n, low) / 2 ** (n - 1)
+        if missed > 0.05:
+            break
+        best = (ordered[low], ordered[n - 1 - low])
+    return best
 
 
 def half_width(ci: tuple[float, float] | None, estimate: float) -> float:
@@ -84,30 +56,267 @@ def half_width(ci: tuple[float, float] | None, estimate: float) -> float:
     return (ci[1] - ci[0]) / 2 / abs(estimate) if ci and estimate else math.inf
 
 
-def steady(windows: Sequence[float]) -> bool:
-    """Whether the last windows have settled: 21 windows in three groups of 7.
+def may_stop(n: int, half_widths: Iterable[float], target: float) -> bool:
+    """Whether a run may end after ``n`` passes: at a checkpoint, every half-width at most the target share.
 
-    Gates of Mess 2.0: the last group varies by at most 5 %, the groups' means drift by at most 3 %.
+    Looking only at the checkpoints and only at widths, never at significance, keeps the coverage of the intervals.
     """
-    if len(windows) < 21:
+    return n in CHECKPOINTS and all(width <= target for width in half_widths)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 1) -> Ratio:
+    """Mean log-ratio of pairs taken in the same pass, exponentiated.
+
+    The interval is the hull of Student's t and the studentised bootstrap over pairs (Efron and Tibshirani 1993,
+    ch. 12); a plain percentile bootstrap covers too little for so few pairs. Raises ValueError for an unequal number
+    of figures, none at all, or figures that are not positive.
+    """
+    if not numerators or min(*numerators, *denominators) <= 0:
+        raise ValueError("a ratio needs at least one pair, and positive figures")
+    # Sorted, so that the resamples, and with them the interval, do not depend on the order of the pairs.
+    logs = sorted(math.log(a) - math.log(b) for a, b in zip(numerators, denominators, strict=True))
+    n, mean = len(logs), fmean(logs)
+    if n < LEAST_PASSES:
+        return Ratio(math.exp(mean), None, math.inf, n)
+    error = stdev(logs) / math.sqrt(n)
+    if error <= 1e-15 * max(map(abs, logs)):  # equal but for rounding
+        return Ratio(math.exp(mean), (math.exp(mean), math.exp(mean)), 0.0, n)
+    t = student_t(0.975, n - 1)
+    low, high = _pivots(logs, seed)
+    ends = mean - max(t, high) * error, mean + max(t, -low) * error
+    return Ratio(math.exp(mean), (_exp(ends[0]), _exp(ends[1])), detectable(n) * error, n)
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 709 else math.inf
+
+
+def _pivots(logs: Sequence[float], seed: int) -> tuple[float, float]:
+    """2.5 % and 97.5 % points of the studentised mean over resamples; resamples of equal values have none."""
+    import numpy as np
+
+    n = len(logs)
+    data = np.asarray(logs)
+    data = (data - data.mean()) / data.std()
+    counts = _resamples(n, seed)
+    means = counts @ data / n
+    variance = np.maximum(counts @ data**2 / n - means**2, 0.0) / (n - 1)
+    whole = variance > 1e-12
+    if not whole.any():
+        return 0.0, 0.0
+    low, high = np.quantile(means[whole] / np.sqrt(variance[whole]), (0.025, 0.975))
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _resamples(n: int, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How often each of n values is drawn, one row per resample."""
+    import numpy as np
+
+    return np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=RESAMPLES).astype(np.float64)
+
+
+def variation(values: Sequence[float]) -> float:
+    """Coefficient of variation; 0 for fewer than two values."""
+    return stdev(values) / abs(fmean(values)) if len(values) > 1 and fmean(values) else 0.0
+
+
+def between_within(passes: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Coefficients of variation (between passes, within a pass) from the windows of each pass.
+
+    Variance components of a one-way layout with random effects (Searle, Casella and McCulloch 1992, ch. 3): the scatter
+    that windows alone would give the means of passes is taken off the first. 0 where there is nothing to compare.
+    """
+    groups = [windows for windows in passes if windows]
+    total = sum(map(len, groups))
+    if not total or not fmean(x for windows in groups for x in windows):
+        return 0.0, 0.0
+    grand = fmean(x for windows in groups for x in windows)
+    means = [fmean(windows) for windows in groups]
+    inner = sum((x - mean) ** 2 for windows, mean in zip(groups, means, strict=True) for x in windows)
+    within = inner / (total - len(groups)) if total > len(groups) else 0.0
+    between = 0.0
+    if len(groups) > 1:
+        outer = sum(len(windows) * (mean - grand) ** 2 for windows, mean in zip(groups, means, strict=True))
+        size = (total - sum(len(windows) ** 2 for windows in groups) / total) / (len(groups) - 1)
+        between = max(0.0, (outer / (len(groups) - 1) - within) / size)
+    return math.sqrt(between) / abs(grand), math.sqrt(within) / abs(grand)
+
+
+def allocation_dependent(between: float, within: float) -> bool:
+    """Whether fresh allocations differ: more than 2 % between passes, and more than half of the variance."""
+    return between > 0.02 and between > within
+
+
+def modified_z(values: Sequence[float]) -> tuple[float, ...]:
+    """Distance of each value from the median in robust standard deviations (Iglewicz and Hoaglin 1993).
+
+    More than 3.5 is an outlier, to be counted and shown, never deleted. When more than half of the values are equal the
+    mean absolute deviation takes the place of the median one.
+    """
+    if not values:
+        return ()
+    middle = median(values)
+    off = [abs(value - middle) for value in values]
+    scale = median(off) / 0.6745 or fmean(off) * 1.253314
+    return tuple((value - middle) / scale if scale else 0.0 for value in values)
+
+
+def steady(windows: Sequence[float]) -> bool:
+    """Whether the last 21 windows, three groups of 7, have settled; False for fewer.
+
+    Gates of Mess 2.0: the last group varies by at most 5 %, the groups' means drift by at most 3 %, and the 95 %
+    interval of the slope contains 0.
+    """
+    if len(windows) < 3 * GROUP:
         return False
-    groups = [windows[-21:-14], windows[-14:-7], windows[-7:]]
+    last = windows[-3 * GROUP :]
+    groups = [last[at : at + GROUP] for at in range(0, 3 * GROUP, GROUP)]
     means = [fmean(group) for group in groups]
-    return variation(groups[-1]) <= 0.05 and max(means) - min(means) <= 0.03 * fmean(means)
+    if variation(groups[-1]) > 0.05 or max(means) - min(means) > 0.03 * abs(fmean(means)):
+        return False
+    return _flat(last)
 
 
-def drift_p(values: Sequence[float]) -> float:
-    """Chance of a rank correlation with time as strong as this one without drift (Spearman, normal limit)."""
+def _flat(values: Sequence[float]) -> bool:
+    """Whether the 95 % interval of the least-squares slope over the places of the values contains 0."""
     n = len(values)
-    if n < LEAST_PASSES or len(set(values)) == 1:
+    if max(values) == min(values):
+        return True
+    r = _correlation(values, range(n))
+    return 1 - r * r > 1e-12 and abs(r) * math.sqrt((n - 2) / (1 - r * r)) <= student_t(0.975, n - 2)
+
+
+def drift_p(values: Sequence[float], positions: Sequence[float] | None = None) -> float:
+    """Probability of a rank correlation with the positions as strong as this one without drift (Spearman).
+
+    Without positions the values are in the order of the run. Counted out up to 12 values, by Student's t beyond;
+    1 below six values or when all are equal.
+    """
+    n = len(values)
+    at = range(n) if positions is None else positions
+    if len(at) != n:
+        raise ValueError("as many positions as values are needed")
+    if n < LEAST_PASSES or len(set(values)) == 1 or len(set(at)) == 1:
         return 1.0
-    ordered = sorted(range(n), key=lambda i: values[i])
-    rank = {index: place for place, index in enumerate(ordered)}
-    rho = 1 - 6 * sum((rank[i] - i) ** 2 for i in range(n)) / (n * (n * n - 1))
-    return math.erfc(abs(rho) * math.sqrt(n - 1) / math.sqrt(2))
+    rho = max(-1.0, min(1.0, _correlation(_ranks(values), _ranks(at))))
+    if n <= EXACT_RANKS:
+        tail = _rank_tail(n)
+        least = (1 - abs(rho)) * (n**3 - n) / 6  # the sum of squared rank differences of a rise as strong
+        return min(1.0, 2 * tail[min(math.floor(least + 1e-6), len(tail) - 1)])
+    if abs(rho) > 1 - 1e-12:
+        return 0.0
+    return 2 * student_cdf(-abs(rho) * math.sqrt((n - 2) / (1 - rho * rho)), n - 2)
+
+
+def _correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
+    x, y = fmean(xs), fmean(ys)
+    scale = math.sqrt(sum((a - x) ** 2 for a in xs)) * math.sqrt(sum((b - y) ** 2 for b in ys))
+    return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / scale if scale else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    ordered = sorted(values)
+    first: dict[float, int] = {}
+    count: dict[float, int] = {}
+    for place, value in enumerate(ordered, start=1):
+        first.setdefault(value, place)
+        count[value] = count.get(value, 0) + 1
+    return [first[value] + (count[value] - 1) / 2 for value in values]
+
+
+@lru_cache(maxsize=8)
+def _rank_tail(n: int) -> tuple[float, ...]:
+    """P(D <= d) for d = 0, 1, ... of the sum D of squared rank differences over all permutations of n."""
+    # One polynomial per set of places taken; coefficients are fields of 40 bits (12! is below 2^29) of one integer.
+    field, ways = 40, [1] + [0] * (2**n - 1)
+    for taken in range(2**n - 1):
+        i = taken.bit_count()
+        for j in range(n):
+            if not taken >> j & 1:
+                ways[taken | 1 << j] += ways[taken] << field * (i - j) ** 2
+    most = (n**3 - n) // 3
+    counts = [ways[-1] >> field * d & (1 << field) - 1 for d in range(most + 1)]
+    seen, tail = 0, []
+    for count in counts:
+        seen += count
+        tail.append(seen / math.factorial(n))
+    return tuple(tail)
 
 
 def knee(counts: Sequence[int], per_pass: Sequence[Sequence[float]], share: float = 0.95) -> int:
     """Fewest threads whose median over passes reaches ``share`` of the best median."""
     medians = [median(column) for column in zip(*per_pass, strict=True)]
     return next(n for n, value in zip(counts, medians, strict=True) if value >= share * max(medians))
+
+
+def knee_interval(
+    counts: Sequence[int], per_pass: Sequence[Sequence[float]], share: float = 0.95, seed: int = 1
+) -> Knee:
+    """The knee with its 95 % interval; ``per_pass[p][i]`` is the figure of pass p at the rising ``counts[i]``.
+
+    Passes are resampled whole. Percentile intervals of so few are too narrow: below 30 passes the interval is
+    widened by one measured count on each side.
+    """
+    import numpy as np
+
+    n = len(per_pass)
+    if n < LEAST_PASSES:
+        return Knee(knee(counts, per_pass, share), None, None, n)
+    data = np.asarray(per_pass, dtype=np.float64)
+    drawn = np.random.default_rng(seed).integers(0, n, size=(RESAMPLES, n))
+    medians = np.stack([np.median(column[drawn], axis=1) for column in data.T], axis=1)
+    shares = medians / medians.max(axis=1, keepdims=True)
+    places = (shares >= share).argmax(axis=1)
+    low, middle, high = (int(x) for x in np.quantile(places, (0.025, 0.5, 0.975), method="closest_observation"))
+    if n < CHECKPOINTS[-1]:
+        low, high = max(low - 1, 0), min(high + 1, len(counts) - 1)
+    sure = np.quantile(shares, 0.025, axis=0) >= share
+    safe = counts[int(sure.argmax())] if sure.any() else None
+    return Knee(counts[middle], (counts[low], counts[high]), safe, n)
+
+
+def student_cdf(t: float, df: int) -> float:
+    """P(T <= t) of Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    angle = math.atan(t / math.sqrt(df))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    term, total = 1.0, 0.0
+    for k in range(df // 2):
+        total += term
+        # even: 1, 1/2, 1*3/(2*4) ...; odd: 1, 2/3, 2*4/(3*5) ...
+        term *= square * ((2 * k + 2) / (2 * k + 3) if df % 2 else (2 * k + 1) / (2 * k + 2))
+    if df % 2:
+        return 0.5 + (angle + sine * math.cos(angle) * total) / math.pi
+    return 0.5 + sine * total / 2
+
+
+@lru_cache(maxsize=128)
+def student_t(p: float, df: int) -> float:
+    """The p quantile of Student's t, 0.5 <= p < 1."""
+    return _root(lambda t: student_cdf(t, df) - p, 0.0, 1e4)
+
+
+@lru_cache(maxsize=64)
+def detectable(n: int) -> float:
+    """Smallest mean of n differences, in standard errors, that a two-sided 5 % t test finds with 80 % power."""
+    df, limit = n - 1, student_t(0.975, n - 1)
+    # Given S = sqrt(chi-square / df) the test statistic is normal: integrate over the density of S (midpoints).
+    step = 3.0 / 400
+    scales = [(i + 0.5) * step for i in range(400)]
+    logs = [(df - 1) * math.log(s) - df * s * s / 2 for s in scales]
+    weights = [math.exp(x - max(logs)) for x in logs]
+
+    def power(shift: float) -> float:
+        found = (math.erfc((limit * s - shift) / math.sqrt(2)) / 2 for s in scales)
+        return sum(w * p for w, p in zip(weights, found, strict=True)) / sum(weights)
+
+    return _root(lambda shift: power(shift) - POWER, 0.0, 50.0)
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function passes through 0, by halving."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
