@@ -85,7 +85,7 @@ def test_journal_cut_anywhere_in_its_last_line(tmp_path: Path) -> None:
     for at in range(last + 1, len(text) - 1, 53):
         path.write_bytes(text[:at])
         assert sum(map(len, Journal.read(path)[1].values())) == whole - 1
-    path.write_bytes(text[:last].replace(b'"sample"', b'"smaple"', 1))
+    path.write_bytes(text[:last].replace(b'"sample"', b'"other"', 1))
     with pytest.raises(RecordError, match="line 2"):
         Journal.read(path)
     path.write_bytes(b"something else")
