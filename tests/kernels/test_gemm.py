@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every GEMM kernel against numpy. Operands are small whole numbers, so that results are exact in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import cycle, product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numabench import _core, kernels
+
+Shape = tuple[int, int, int]
+Pair = tuple[float, float]
+
+GEMM = [kernel for tier in kernels.tiers().values() for kernel in tier.kernels.values() if kernel.family == "gemm"]
+DEPTHS = (0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 70)
+SCALARS: tuple[Pair, ...] = ((1.0, 0.0), (1.0, 1.0), (-0.5, 2.0), (2.0, 0.5), (0.0, 1.0), (0.0, 0.0))  # alpha, beta
+PADDING = (0, 1, 5)  # elements between rows
+# Beyond one block in every tier: of columns and depth, and of rows.
+LARGE: tuple[Shape, ...] = ((37, 1061, 531), (3601, 5, 19), (1, 700, 900), (130, 1, 401))
+
+
+def named(kernel: _core.Kernel) -> str:
+    return f"{kernel.tier}-{kernel.name}"
+
+
+class Bench:
+    """One pinned thread, and a region between guard pages for each of A, B, C and the scratch."""
+
+    def __init__(self, team: _core.Team, regions: list[_core.Region], dtype: str) -> None:
+        self.team, self.regions, self.dtype = team, regions, dtype
+        self.rng = np.random.default_rng(1)
+
+    def matrix(self, i: int, rows: int, columns: int, leading: int, at_end: bool) -> tuple[int, Any]:
+        """Byte offset and view of a matrix that ends with region ``i`` or begins one element behind its start."""
+        everything = self.regions[i].as_array(self.dtype)
+        count = (rows - 1) * leading + columns if rows and columns else 0
+        first = len(everything) - count if at_end else 1
+        step = everything.itemsize
+        view = np.lib.stride_tricks.as_strided(everything[first:], (rows, columns), (leading * step, step))
+        view[:] = self.rng.integers(-4, 5, view.shape)
+        return first * step, view
+
+    def check(
+        self, kernel: _core.Kernel, shape: Shape, scalars: Pair, pads: Shape, at_end: bool = True, loops: int = 1
+    ) -> None:
+        (m, n, k), (alpha, beta) = shape, scalars
+        for region in self.regions:  # not a number wherever no operand is
+            region.as_array("u1")[:] = 0xFF
+        lda, ldb, ldc = k + pads[0], n + pads[1], n + pads[2]
+        at_a, a = self.matrix(0, m, k, lda, at_end)
+        at_b, b = self.matrix(1, k, n, ldb, at_end)
+        at_c, c = self.matrix(2, m, n, ldc, at_end)
+        want = self.regions[2].as_array(self.dtype).copy()
+        if beta == 0:
+            c[:] = np.nan
+        first = at_c // want.itemsize
+        result = np.lib.stride_tricks.as_strided(want[first:], (m, n), (ldc * want.itemsize, want.itemsize))
+        once = alpha * (a.astype("f8") @ b.astype("f8"))
+        for _ in range(loops):
+            result[:] = once + (beta * result if beta else 0)
+        inputs = [self.regions[i].as_array("u1").copy() for i in (0, 1)]
+        room = kernel.gemm_scratch(m, n, k)
+        ra, rb, rc, scratch = self.regions
+        work = _core.Work(
+            kernel, a=(ra, at_a), b=(rb, at_b), c=(rc, at_c), scratch=(scratch, 0),
+            m=m, n=n, k=k, lda=lda, ldb=ldb, ldc=ldc, alpha=alpha, beta=beta, loops=loops,
+        )  # fmt: skip
+        stamp = self.team.run([work])[0]
+        where = f"{shape}, alpha {alpha}, beta {beta}, {pads} between rows, {'end' if at_end else 'begin'}"
+        # Equal in value (-0 is 0), and not a number exactly where nothing was to be written.
+        assert np.array_equal(self.regions[2].as_array(self.dtype), want, equal_nan=True), where
+        assert all(np.array_equal(self.regions[i].as_array("u1"), inputs[i]) for i in (0, 1)), where
+        assert (self.regions[3].as_array("u1")[room:] == 0xFF).all(), where
+        assert stamp.elements == loops * m * n * k, where
+
+
+def bench_for(kernel: _core.Kernel, shapes: Iterable[Shape]) -> Iterator[Bench]:
+    tier = kernels.tiers()[kernel.tier]
+    if not tier.usable:
+        pytest.skip(f"this CPU does not run {tier.level}")
+    size = kernel.element_bytes
+    m, n, k = (max(sizes) + max(PADDING) for sizes in zip(*shapes, strict=True))
+    with _core.Team(_core.affinity()[:1]) as team:
+        regions = [_core.Region(count * size) for count in (m * k, k * n, m * n, 2 * (m + n) * k)]
+        yield Bench(team, regions, f"f{size}")
+        for region in regions:
+            region.close()
+
+
+@pytest.fixture(scope="module", params=GEMM, ids=named)
+def small(request: pytest.FixtureRequest) -> Iterator[tuple[_core.Kernel, Bench]]:
+    for bench in bench_for(request.param, [(64, 140, 80)]):
+        yield request.param, bench
+
+
+def test_every_tier_has_both_types() -> None:
+    assert {(k.tier, k.name) for k in GEMM} == set(product(kernels.tiers(), ("gemm_f32", "gemm_f64")))
+    assert all(k.element_bytes == int(k.name[-2:]) // 8 and k.flops == 2 for k in GEMM)
+
+
+def test_sizes_around_the_micro_kernel(small: tuple[_core.Kernel, Bench]) -> None:
+    kernel, bench = small
+    mr, nr = kernel.shape
+    widths = sorted({0, 1, 2, 3, nr // 2, nr - 1, nr, nr + 1, 2 * nr - 1, 2 * nr, 2 * nr + 3})
+    depths, scalars = cycle(DEPTHS), cycle(SCALARS)
+    for m, n, at_end in product(range(2 * mr + 3), widths, (False, True)):
+        bench.check(kernel, (m, n, next(depths)), next(scalars), (m % 2, n % 3, (m + n) % 3), at_end)
+
+
+def test_every_depth_with_all_scalars(small: tuple[_core.Kernel, Bench]) -> None:
+    kernel, bench = small
+    mr, nr = kernel.shape
+    for k, scalars, pads in product(range(35), SCALARS, ((0, 0, 0), (5, 1, 5))):
+        bench.check(kernel, (mr + 1, nr + 1, k), scalars, pads)
+
+
+def test_loops_are_whole_multiplications(small: tuple[_core.Kernel, Bench]) -> None:
+    kernel, bench = small
+    for scalars in SCALARS:
+        bench.check(kernel, (17, 33, 20), scalars, (1, 1, 1), loops=3)
+
+
+@pytest.mark.parametrize("kernel", GEMM, ids=named)
+def test_more_than_one_block(kernel: _core.Kernel) -> None:
+    for shape, scalars in zip(LARGE, SCALARS, strict=False):
+        for bench in bench_for(kernel, [shape]):
+            bench.check(kernel, shape, scalars, (1, 5, 1))
