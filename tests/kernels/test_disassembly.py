@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instructions that a kernel is named for are in the built module, and those that would change it are not."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+import pytest
+
+from numabench import _core, kernels
+
+X86 = platform.machine() == "x86_64"
+TIERS = [name for name in ("scalar", "avx2", "avx512", "neon") if name in kernels.tiers()]
+REGISTER = {"scalar": "", "avx2": "%ymm", "avx512": "%zmm", "neon": ""}
+NT_STORE = re.compile(r"^(v?movnt|stnp)")
+FMA = re.compile(r"^(vfn?m(add|sub)\d+[ps]d|fmadd|fmla)")
+# Memory reached in vectors; moves between registers are how compilers keep what lasts over a loop.
+VECTOR = re.compile(r"%[yz]mm|^v?p?gather|^v?(movdq[au]|mov[au]p[sd]|lddqu).*\(")
+LONG_CHAINS = {15, 16}  # park pointers in vector registers on x86-64 (chase.inc.h)
+
+
+class Line(NamedTuple):
+    address: int
+    text: str
+
+
+def disassemble() -> dict[tuple[str, str], list[Line]]:
+    """Instructions by (tier, function); the symbol table names the source file before its local symbols."""
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        return {}
+    symbols = subprocess.run([objdump, "-t", _core.__file__], capture_output=True, text=True, check=True).stdout
+    owner: dict[int, tuple[str, str]] = {}
+    tier = ""
+    for line in symbols.splitlines():
+        if found := re.search(r" df \*ABS\*\s+\S+\s+(\S*)", line):
+            tier = found[1].removesuffix(".c")
+        elif (found := re.match(r"([0-9a-f]+) .*\s(nmb_\w+)$", line)) and tier in TIERS:
+            owner[int(found[1], 16)] = (tier, found[2])
+    code = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", _core.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    functions: dict[tuple[str, str], list[Line]] = {}
+    into: list[Line] | None = None
+    for line in code.splitlines():
+        if found := re.match(r"([0-9a-f]+) <", line):
+            key = owner.get(int(found[1], 16))
+            into = functions.setdefault(key, []) if key else None
+        elif into is not None and (found := re.match(r"\s*([0-9a-f]+):\s+(\S.*)", line)):
+            into.append(Line(int(found[1], 16), found[2]))
+    return functions
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[tuple[str, str], list[Line]]:
+    found = disassemble()
+    if not found:
+        pytest.skip("objdump is missing, or the module is stripped")
+    return found
+
+
+def loops(lines: list[Line]) -> list[list[Line]]:
+    """Instructions from the target of each backward branch to the branch."""
+    found = []
+    for line in lines:
+        if branch := re.match(r"(?:j\w+|b\.\w+|cbn?z\s+\w+,|b)\s+(?:0x)?([0-9a-f]+)", line.text):
+            target = int(branch[1], 16)
+            if lines[0].address <= target <= line.address:
+                found.append([each for each in lines if target <= each.address <= line.address])
+    return found
+
+
+def function_of(kernel: _core.Kernel) -> str:
+    return f"nmb_stream_{kernel.name}" if kernel.family == "stream" else f"nmb_{kernel.name}"
+
+
+MEMORY = [k for tier in kernels.tiers().values() for k in tier.kernels.values() if k.sliced]
+
+
+@pytest.mark.parametrize("kernel", MEMORY, ids=lambda k: f"{k.tier}-{k.name}")
+def test_instructions(kernel: _core.Kernel, functions: dict[tuple[str, str], list[Line]]) -> None:
+    lines = functions[kernel.tier, function_of(kernel)]
+    register = REGISTER[kernel.tier]
+    stores = [line.text for line in lines if NT_STORE.match(line.text)]
+    assert bool(stores) == kernel.nt
+    if kernel.nt:
+        assert all(register in store for store in stores)
+        assert any(re.match(r"sfence|dmb", line.text) for line in lines)
+    assert loops(lines)
+    assert not [line.text for line in lines if re.search(r"mem(cpy|set|move)", line.text)]
+    fma = [line.text for line in lines if FMA.match(line.text)]
+    assert bool(fma) == (kernel.name.startswith("triad") and kernel.tier in {"avx2", "avx512", "neon"})
+    if kernel.family == "stride" or (X86 and kernel.tier == "scalar"):
+        assert not [line.text for line in lines if VECTOR.search(line.text)]
+    elif X86:
+        assert any(register in line.text for loop in loops(lines) for line in loop)
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("chains", range(1, _core.MAX_CHAINS + 1))
+@pytest.mark.parametrize("tier", TIERS)
+def test_chase_is_straight_and_does_not_spill(
+    tier: str, chains: int, functions: dict[tuple[str, str], list[Line]]
+) -> None:
+    turn = max(loops(functions[tier, f"nmb_chase_{chains}"]), key=len)
+    loads = [line.text for line in turn if re.match(r"mov\s+(0x0)?\((%\w+)\),\2$", line.text)]
+    stack = [line.text for line in turn if "(%rsp" in line.text]
+    moves = [line.text for line in turn if re.match(r"v?movq\s+%", line.text)]
+    assert len(loads) >= 128
+    assert len(loads) % chains == 0
+    assert len(stack) <= 2  # the turn's counter, once a turn; a spilled pointer would be there at each load
+    assert bool(moves) == (chains in LONG_CHAINS)
+    assert len(turn) <= len(loads) + len(moves) + len(stack) + 4

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from numabench import _core, kernels
+
+from .reference import REFERENCES, WORD, Case, Floats, chase, total
+
+MAX_ELEMENTS = 1100
+LENGTHS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 71, 127, 128, 129, 200, 511, 1000)
+SHIFTS = (0, 8, 16, 24, 40, 56)  # bytes; every alignment to 16, 32 and 64
+STRIDES = (8, 16, 64, 72, 192, 4096)
+CHASE_LOADS = (1, 15, 16, 17, 31, 33, 127, 128, 129, 255, 1000)
+COVERED_ELSEWHERE = {"gemm"}  # families with a test file of their own
+
+CATALOGUE = [
+    kernel
+    for tier in kernels.tiers().values()
+    for kernel in tier.kernels.values()
+    if kernel.family not in COVERED_ELSEWHERE
+]
+SLICED = [kernel for kernel in CATALOGUE if kernel.sliced]
+
+
+def named(kernel: _core.Kernel) -> str:
+    return f"{kernel.tier}-{kernel.name}"
+
+
+def need(kernel: _core.Kernel) -> None:
+    tier = kernels.tiers()[kernel.tier]
+    if not tier.usable:
+        pytest.skip(f"this CPU does not run {tier.level}")
+
+
+class Bench:
+    """Three regions between guard pages and one pinned thread that runs kernels on parts of them."""
+
+    def __init__(self, team: _core.Team, regions: list[_core.Region]) -> None:
+        self.team, self.regions = team, regions
+
+    def fill(self) -> list[Floats]:
+        """Small whole numbers, so that every operation is exact, none in two regions; returns what the regions hold."""
+        held = []
+        for i, region in enumerate(self.regions):
+            memory = region.as_array()
+            memory[:] = 3 * np.random.default_rng(i).integers(1, 2**13, len(memory)) + i
+            held.append(memory.copy())
+        return held
+
+    def place(self, i: int, elements: int, shift: int, at_end: bool) -> int:
+        """Byte offset of an array ``shift`` bytes behind the region's begin or before its end."""
+        return self.regions[i].bytes - 8 * elements - shift if at_end else shift
+
+    def run(
+        self, kernel: _core.Kernel, elements: int, offsets: list[int], stride: int = 0, loops: int = 1, block: int = 0
+    ) -> _core.Stamp:
+        a, b, c = zip(self.regions, offsets, strict=True)
+        work = _core.Work(
+            kernel, a=a, b=b, c=c, bytes=8 * elements, stride=stride, scalar=-3.0, seed=7, loops=loops, block=block
+        )
+        return self.team.run([work])[0]
+
+    def differs(self, held: list[Floats]) -> bool:
+        return any(
+            not np.array_equal(region.as_array().view(np.uint64), want.view(np.uint64))
+            for region, want in zip(self.regions, held, strict=True)
+        )
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with _core.Team(_core.affinity()[:1]) as team:
+        regions = [_core.Region(8 * MAX_ELEMENTS) for _ in range(3)]
+        yield Bench(team, regions)
+        for region in regions:
+            region.close()
+
+
+def expected(
+    kernel: _core.Kernel, bench: Bench, held: list[Floats], elements: int, offsets: list[int], step: int
+) -> int:
+    """Do one round of the reference on ``held``; what the kernel must return."""
+    a, b, c = (want[offset // 8 :][:elements] for want, offset in zip(held, offsets, strict=True))
+    if kernel.bytes_written and not kernel.bytes_read:
+        a[:1] = bench.regions[0].as_array()[offsets[0] // 8 :][:elements][:1]
+    return REFERENCES[kernel.name](Case(a, b, c, -3.0, step))
+
+
+def strides_of(kernel: _core.Kernel) -> tuple[int, ...]:
+    return STRIDES if kernel.family == "stride" else (0,)
+
+
+def test_every_kernel_has_a_reference() -> None:
+    assert {kernel.name for kernel in CATALOGUE} - {"chase"} == set(REFERENCES)
+
+
+def test_tiers_agree_on_the_catalogue() -> None:
+    facts = {
+        tier.name: [
+            (k.name, k.bytes_read, k.bytes_written, k.bytes_allocated, k.arrays, k.flops) for k in tier.kernels.values()
+        ]
+        for tier in kernels.tiers().values()
+    }
+    assert all(rows == facts["scalar"] for rows in facts.values())
+
+
+@pytest.mark.parametrize("kernel", SLICED, ids=named)
+def test_values_and_surroundings(kernel: _core.Kernel, bench: Bench) -> None:
+    need(kernel)
+    for elements in LENGTHS:
+        for n, shift in enumerate(SHIFTS):
+            for at_end in (False, True):
+                for stride in strides_of(kernel):
+                    offsets = [
+                        bench.place(i, elements, SHIFTS[(n + 2 * i) % 6] if i else shift, at_end) for i in range(3)
+                    ]
+                    held = bench.fill()
+                    stamp = bench.run(kernel, elements, offsets, stride)
+                    want = expected(kernel, bench, held, elements, offsets, max(stride // 8, 1))
+                    where = f"{elements} elements at {offsets}, stride {stride}"
+                    assert not bench.differs(held), where
+                    assert stamp.sink == (want if kernel.bytes_read and not kernel.bytes_written else 0), where
+                    assert stamp.elements == -(-8 * elements // (stride or 8)), where
+
+
+@pytest.mark.parametrize("kernel", SLICED, ids=named)
+@pytest.mark.parametrize("block", [192, 576, 4608])
+def test_slices_do_what_the_whole_does(kernel: _core.Kernel, block: int, bench: Bench) -> None:
+    need(kernel)
+    stride = 192 if kernel.family == "stride" else 0
+    offsets, elements, held = [8, 24, 56], 1000, bench.fill()
+    stamp = bench.run(kernel, elements, offsets, stride, block=block)
+    if kernel.bytes_written and not kernel.bytes_read:  # each slice has a value of its own
+        a = bench.regions[0].as_array()[1 : 1001 : 24 if stride else 1]
+        assert ((a >= 1) & (a < 2)).all()
+        assert len(set(a)) == -(-8 * elements // block)
+        return
+    assert stamp.sink == expected(kernel, bench, held, elements, offsets, max(stride // 8, 1))
+    assert not bench.differs(held)
+
+
+@pytest.mark.parametrize("kernel", SLICED, ids=named)
+def test_accounting_is_what_was_touched(kernel: _core.Kernel, bench: Bench) -> None:
+    """Elements that change were written; elements were read if one changed bit shows in what the kernel leaves."""
+    need(kernel)
+    elements, offsets, stride = 233, [8, 24, 56], 24 if kernel.family == "stride" else 0
+    accesses = -(-8 * elements // (stride or 8))
+    held = bench.fill()
+    first = bench.run(kernel, elements, offsets, stride)
+    a = bench.regions[0].as_array()[1 : 1 + elements]
+    out = a[:: stride // 8 or 1].copy()
+    written = np.count_nonzero(a != held[0][1 : 1 + elements])
+    assert 8 * written == accesses * kernel.bytes_written
+
+    read = 0
+    for i in range(3):
+        for element in range(elements):
+            bench.fill()
+            bit = 63 if kernel.bytes_written else element * 5 % 64  # arithmetic cannot round a sign away
+            bench.regions[i].as_array("u8")[offsets[i] // 8 + element] ^= np.uint64(1 << bit)
+            stamp = bench.run(kernel, elements, offsets, stride)
+            shows = stamp.sink != first.sink
+            if kernel.bytes_written:
+                shows |= not np.array_equal(a[:: stride // 8 or 1], out)
+            read += shows
+    assert 8 * read == accesses * kernel.bytes_read
+
+
+@pytest.mark.parametrize("kernel", [k for k in SLICED if k.bytes_written and not k.bytes_read], ids=named)
+def test_stored_values_change_and_are_never_zero(kernel: _core.Kernel, bench: Bench) -> None:
+    need(kernel)
+    stride = 8 if kernel.family == "stride" else 0
+    region, seen = bench.regions[0], []
+    with_seed = [(seed, loops) for seed in range(40) for loops in (1, 2, 3)]
+    for seed, loops in with_seed:
+        work = _core.Work(
+            kernel, a=(region, 0), bytes=8, stride=stride, seed=seed, loops=loops, block=8 * loops
+        )  # one call of the kernel that does all rounds
+        bench.team.run([work])
+        seen.append(float(region.as_array()[0]))
+    assert all(1 <= value < 2 for value in seen)
+    assert len(set(seen)) == len(with_seed)
+
+
+@pytest.mark.parametrize("kernel", [k for k in SLICED if k.bytes_read and not k.bytes_written], ids=named)
+@pytest.mark.parametrize("rounds", [1, 2, 3, 64, 65])
+def test_every_round_reads_again(kernel: _core.Kernel, rounds: int, bench: Bench) -> None:
+    """Each round doubles what was there and adds its own sum: no round cancels another."""
+    need(kernel)
+    bench.fill()
+    stamp = bench.run(kernel, 77, [8, 8, 8], 8 if kernel.family == "stride" else 0, loops=rounds, block=8 * 77 * rounds)
+    assert stamp.sink == total(bench.regions[0].as_array()[1:78]) * (2**rounds - 1) % WORD
+
+
+@pytest.mark.parametrize("chains", range(1, _core.MAX_CHAINS + 1))
+@pytest.mark.parametrize("kernel", [k for k in CATALOGUE if k.family == "chase"], ids=named)
+def test_chase_stands_where_its_pointers_lead(kernel: _core.Kernel, chains: int, bench: Bench) -> None:
+    need(kernel)
+    region, nodes = bench.regions[0], 137
+    ring = _core.Ring(region, 0, 64 * nodes, 64, 64 * 16, chains, seed=chains)
+    for job in ("ring_order", "ring_link", "ring_prove"):
+        bench.team.run([_core.Work(_core.setup_kernel(job), ring=ring, loops=1)])
+    starts = [ring.start(chain) or 0 for chain in range(chains)]
+    before = region.as_array("u8").copy()
+    for loads in CHASE_LOADS:
+        stamp = bench.team.run([_core.Work(kernel, ring=ring, chains=chains, loops=loads, block=loads)])[0]
+        assert stamp.sink == chase(before, region.address, starts, loads), f"{loads} loads"
+        assert stamp.elements == loads * chains
+    assert np.array_equal(region.as_array("u8"), before)
+    assert (kernel.bytes_read, kernel.bytes_written, kernel.dependent) == (8, 0, True)
