@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import cycle, product
 from typing import Any
 
@@ -45,7 +46,14 @@ class Bench:
         return first * step, view
 
     def check(
-        self, kernel: _core.Kernel, shape: Shape, scalars: Pair, pads: Shape, at_end: bool = True, loops: int = 1
+        self,
+        kernel: _core.Kernel,
+        shape: Shape,
+        scalars: Pair,
+        pads: Shape,
+        at_end: bool = True,
+        loops: int = 1,
+        infinite: bool = False,
     ) -> None:
         (m, n, k), (alpha, beta) = shape, scalars
         for region in self.regions:  # not a number wherever no operand is
@@ -54,12 +62,15 @@ class Bench:
         at_a, a = self.matrix(0, m, k, lda, at_end)
         at_b, b = self.matrix(1, k, n, ldb, at_end)
         at_c, c = self.matrix(2, m, n, ldc, at_end)
+        if infinite:
+            a[0, 0] = b[0, 0] = np.inf
         want = self.regions[2].as_array(self.dtype).copy()
         if beta == 0:
             c[:] = np.nan
         first = at_c // want.itemsize
         result = np.lib.stride_tricks.as_strided(want[first:], (m, n), (ldc * want.itemsize, want.itemsize))
-        once = alpha * (a.astype("f8") @ b.astype("f8"))
+        with np.errstate(invalid="ignore"):
+            once = alpha * (a.astype("f8") @ b.astype("f8"))
         for _ in range(loops):
             result[:] = once + (beta * result if beta else 0)
         inputs = [self.regions[i].as_array("u1").copy() for i in (0, 1)]
@@ -78,22 +89,23 @@ class Bench:
         assert stamp.elements == loops * m * n * k, where
 
 
-def bench_for(kernel: _core.Kernel, shapes: Iterable[Shape]) -> Iterator[Bench]:
+@contextmanager
+def bench_for(kernel: _core.Kernel, shape: Shape) -> Iterator[Bench]:
     tier = kernels.tiers()[kernel.tier]
     if not tier.usable:
         pytest.skip(f"this CPU does not run {tier.level}")
     size = kernel.element_bytes
-    m, n, k = (max(sizes) + max(PADDING) for sizes in zip(*shapes, strict=True))
-    with _core.Team(_core.affinity()[:1]) as team:
-        regions = [_core.Region(count * size) for count in (m * k, k * n, m * n, 2 * (m + n) * k)]
+    m, n, k = (count + max(PADDING) for count in shape)
+    with ExitStack() as stack:
+        team = stack.enter_context(_core.Team(_core.affinity()[:1]))
+        counts = (m * k, k * n, m * n, 2 * (m + n) * k)
+        regions = [stack.enter_context(_core.Region(count * size)) for count in counts]
         yield Bench(team, regions, f"f{size}")
-        for region in regions:
-            region.close()
 
 
 @pytest.fixture(scope="module", params=GEMM, ids=named)
 def small(request: pytest.FixtureRequest) -> Iterator[tuple[_core.Kernel, Bench]]:
-    for bench in bench_for(request.param, [(64, 140, 80)]):
+    with bench_for(request.param, (64, 140, 80)) as bench:
         yield request.param, bench
 
 
@@ -124,8 +136,15 @@ def test_loops_are_whole_multiplications(small: tuple[_core.Kernel, Bench]) -> N
         bench.check(kernel, (17, 33, 20), scalars, (1, 1, 1), loops=3)
 
 
+def test_infinity_stays_in_its_row_and_column(small: tuple[_core.Kernel, Bench]) -> None:
+    kernel, bench = small
+    mr, nr = kernel.shape
+    for m, n, k in product((1, mr, mr + 1), (1, nr, nr + 1), (1, 5, 16, 17)):
+        bench.check(kernel, (m, n, k), (1.0, 0.0), (1, 1, 1), infinite=True)
+
+
 @pytest.mark.parametrize("kernel", GEMM, ids=named)
 def test_more_than_one_block(kernel: _core.Kernel) -> None:
     for shape, scalars in zip(LARGE, SCALARS, strict=False):
-        for bench in bench_for(kernel, [shape]):
+        with bench_for(kernel, shape) as bench:
             bench.check(kernel, shape, scalars, (1, 5, 1))
