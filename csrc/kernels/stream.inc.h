@@ -32,40 +32,42 @@ static inline void nmb_vd_store_pair(double *p, nmb_vd v, nmb_vd w)
 
 #define NMB_BLOCK (8 * NMB_LANES) /* elements per turn of an unrolled loop */
 
-/* Every byte reaches the result: sums modulo 2^64 are injective in each summand, and doubling between rounds keeps the
- * weight of a round's sum, 2^rounds - 1, odd. Integer adds take one cycle and a memory operand. */
+/* Every byte reaches the result: XOR is injective in each operand, and doubling between rounds keeps the weight of a
+ * round's digest, 2^rounds - 1, odd. XOR takes one cycle and a memory operand; AVX-512 takes two operands at once,
+ * without which arithmetic and not L1 would set the pace. */
 static uint64_t nmb_stream_read(nmb_args *args, uint64_t loops)
 {
     const uint64_t *a = args->a;
-    const size_t n = args->bytes / sizeof(uint64_t);
+    const size_t n = args->bytes / sizeof(uint64_t), head = nmb_head(a, n);
     uint64_t total = 0;
 
     for (; loops; loops--) {
         size_t i = 0;
-        uint64_t sum = 0;
-        nmb_vu s0 = nmb_vu_zero(), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
-        for (const size_t head = nmb_head(a, n); i < head; i++) {
-            sum += a[i];
+        uint64_t digest = 0;
+        nmb_vu x0 = nmb_vu_zero(), x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0, x6 = x0, x7 = x0;
+        for (; i < head; i++) {
+            digest ^= a[i];
             nmb_barrier();
         }
-        for (; n - i >= NMB_BLOCK; i += NMB_BLOCK) {
+        for (; n - i >= 2 * NMB_BLOCK; i += 2 * NMB_BLOCK) {
             const uint64_t *p = a + i;
-            s0 = nmb_vu_add(s0, nmb_vu_load(p));
-            s1 = nmb_vu_add(s1, nmb_vu_load(p + 1 * NMB_LANES));
-            s2 = nmb_vu_add(s2, nmb_vu_load(p + 2 * NMB_LANES));
-            s3 = nmb_vu_add(s3, nmb_vu_load(p + 3 * NMB_LANES));
-            s4 = nmb_vu_add(s4, nmb_vu_load(p + 4 * NMB_LANES));
-            s5 = nmb_vu_add(s5, nmb_vu_load(p + 5 * NMB_LANES));
-            s6 = nmb_vu_add(s6, nmb_vu_load(p + 6 * NMB_LANES));
-            s7 = nmb_vu_add(s7, nmb_vu_load(p + 7 * NMB_LANES));
+            x0 = nmb_vu_xor3(x0, nmb_vu_load(p), nmb_vu_load(p + 1 * NMB_LANES));
+            x1 = nmb_vu_xor3(x1, nmb_vu_load(p + 2 * NMB_LANES), nmb_vu_load(p + 3 * NMB_LANES));
+            x2 = nmb_vu_xor3(x2, nmb_vu_load(p + 4 * NMB_LANES), nmb_vu_load(p + 5 * NMB_LANES));
+            x3 = nmb_vu_xor3(x3, nmb_vu_load(p + 6 * NMB_LANES), nmb_vu_load(p + 7 * NMB_LANES));
+            x4 = nmb_vu_xor3(x4, nmb_vu_load(p + 8 * NMB_LANES), nmb_vu_load(p + 9 * NMB_LANES));
+            x5 = nmb_vu_xor3(x5, nmb_vu_load(p + 10 * NMB_LANES), nmb_vu_load(p + 11 * NMB_LANES));
+            x6 = nmb_vu_xor3(x6, nmb_vu_load(p + 12 * NMB_LANES), nmb_vu_load(p + 13 * NMB_LANES));
+            x7 = nmb_vu_xor3(x7, nmb_vu_load(p + 14 * NMB_LANES), nmb_vu_load(p + 15 * NMB_LANES));
         }
+        for (; n - i >= NMB_LANES; i += NMB_LANES)
+            x0 = nmb_vu_xor(x0, nmb_vu_load(a + i));
         for (; i < n; i++) {
-            sum += a[i];
+            digest ^= a[i];
             nmb_barrier();
         }
-        s0 = nmb_vu_add(nmb_vu_add(s0, s1), nmb_vu_add(s2, s3));
-        s4 = nmb_vu_add(nmb_vu_add(s4, s5), nmb_vu_add(s6, s7));
-        total = 2 * total + sum + nmb_vu_sum(nmb_vu_add(s0, s4));
+        x0 = nmb_vu_xor3(nmb_vu_xor3(x0, x1, x2), nmb_vu_xor3(x3, x4, x5), nmb_vu_xor(x6, x7));
+        total = 2 * total + (digest ^ nmb_vu_fold(x0));
         nmb_barrier();
     }
     return total;
@@ -104,6 +106,10 @@ static uint64_t nmb_stream_read(nmb_args *args, uint64_t loops)
                 PAIR(a + i + 2 * NMB_LANES, v2, v3);                                                                   \
                 PAIR(a + i + 4 * NMB_LANES, v4, v5);                                                                   \
                 PAIR(a + i + 6 * NMB_LANES, v6, v7);                                                                   \
+            }                                                                                                          \
+            for (; n - i >= 2 * NMB_LANES; i += 2 * NMB_LANES) {                                                       \
+                const nmb_vd v0 = VEC(i), v1 = VEC(i + NMB_LANES);                                                     \
+                PAIR(a + i, v0, v1);                                                                                   \
             }                                                                                                          \
             for (; i < n; i++) {                                                                                       \
                 a[i] = ELEM(i);                                                                                        \
@@ -179,7 +185,7 @@ NMB_STREAM_KERNEL(nmb_stream_triad_nt, NMB_ELEM_TRIAD, NMB_VEC_TRIAD, nmb_vd_str
 #endif
 
 #define NMB_STREAM_ROWS                                                                                                \
-    NMB_STREAM_ROW(read, "sum += a[i]", 0, 1, 8, 0, 0, 0), NMB_STREAM_ROW(write, "a[i] = s", 0, 1, 0, 8, 8, 0),        \
+    NMB_STREAM_ROW(read, "x ^= a[i]", 0, 1, 8, 0, 0, 0), NMB_STREAM_ROW(write, "a[i] = s", 0, 1, 0, 8, 8, 0),          \
         NMB_STREAM_ROW(copy, "a[i] = b[i]", 0, 2, 8, 8, 8, 0),                                                         \
         NMB_STREAM_ROW(scale, "a[i] = s * b[i]", 0, 2, 8, 8, 8, 1),                                                    \
         NMB_STREAM_ROW(add, "a[i] = b[i] + c[i]", 0, 3, 16, 8, 8, 1),                                                  \

@@ -42,8 +42,14 @@ static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return _mm512_fm
 static inline double nmb_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline nmb_vu nmb_vu_zero(void) { return _mm512_setzero_si512(); }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return _mm512_loadu_si512(p); }
-static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return _mm512_add_epi64(x, y); }
-static inline uint64_t nmb_vu_sum(nmb_vu v) { return (uint64_t)_mm512_reduce_add_epi64(v); }
+static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return _mm512_xor_si512(x, y); }
+static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return _mm512_ternarylogic_epi64(x, y, z, 0x96); }
+static inline uint64_t nmb_vu_fold(nmb_vu v)
+{
+    const __m256i w = _mm256_xor_si256(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i half = _mm_xor_si128(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+    return (uint64_t)_mm_cvtsi128_si64(half) ^ (uint64_t)_mm_extract_epi64(half, 1);
+}
 
 #elif NMB_TIER_AVX2
 
@@ -63,11 +69,12 @@ static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return _mm256_fm
 static inline double nmb_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline nmb_vu nmb_vu_zero(void) { return _mm256_setzero_si256(); }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return _mm256_add_epi64(x, y); }
-static inline uint64_t nmb_vu_sum(nmb_vu v)
+static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return _mm256_xor_si256(x, y); }
+static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return nmb_vu_xor(nmb_vu_xor(x, y), z); }
+static inline uint64_t nmb_vu_fold(nmb_vu v)
 {
-    const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    return (uint64_t)_mm_cvtsi128_si64(half) + (uint64_t)_mm_extract_epi64(half, 1);
+    const __m128i half = _mm_xor_si128(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return (uint64_t)_mm_cvtsi128_si64(half) ^ (uint64_t)_mm_extract_epi64(half, 1);
 }
 
 #elif NMB_TIER_NEON
@@ -87,8 +94,9 @@ static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return vfmaq_f64
 static inline double nmb_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline nmb_vu nmb_vu_zero(void) { return vdupq_n_u64(0); }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return vld1q_u64(p); }
-static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return vaddq_u64(x, y); }
-static inline uint64_t nmb_vu_sum(nmb_vu v) { return vaddvq_u64(v); }
+static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return veorq_u64(x, y); }
+static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return nmb_vu_xor(nmb_vu_xor(x, y), z); }
+static inline uint64_t nmb_vu_fold(nmb_vu v) { return vgetq_lane_u64(v, 0) ^ vgetq_lane_u64(v, 1); }
 
 #else /* NMB_TIER_SCALAR: one lane, so that every family has one body */
 
@@ -116,8 +124,9 @@ static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return x * y + z
 static inline double nmb_fma(double x, double y, double z) { return x * y + z; }
 static inline nmb_vu nmb_vu_zero(void) { return 0; }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return *p; }
-static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return x + y; }
-static inline uint64_t nmb_vu_sum(nmb_vu v) { return v; }
+static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return x ^ y; }
+static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return x ^ y ^ z; }
+static inline uint64_t nmb_vu_fold(nmb_vu v) { return v; }
 
 #endif
 

@@ -97,10 +97,10 @@ static int reference(const nmb_kernel *kernel, const nmb_args *args, const size_
     const size_t step = strcmp(kernel->family, "stride") ? 1 : args->stride / sizeof(double);
     *result = 0;
     for (uint64_t round = 0; round < loops; round++) {
-        uint64_t sum = 0;
+        uint64_t digest = 0;
         for (size_t i = 0; i < n; i += step) {
             if (is(kernel, "read") || is(kernel, "stride_read"))
-                sum += bits(a[i]);
+                digest ^= bits(a[i]);
             else if (is(kernel, "write") || is(kernel, "stride_write"))
                 a[i] = seen;
             else if (is(kernel, "copy"))
@@ -116,7 +116,7 @@ static int reference(const nmb_kernel *kernel, const nmb_args *args, const size_
             else
                 return 0;
         }
-        *result = 2 * *result + sum;
+        *result = 2 * *result + digest;
     }
     return 1;
 }

@@ -25,14 +25,14 @@ class Case(NamedTuple):
     """Elements from one access to the next: 1 but for the stride family."""
 
 
-def total(values: Floats) -> int:
-    """Sum of the elements' bit patterns modulo 2**64."""
-    return int(np.sum(values.view(np.uint64), dtype=np.uint64))
+def digest(values: Floats) -> int:
+    """XOR of the elements' bit patterns."""
+    return int(np.bitwise_xor.reduce(values.view(np.uint64)))
 
 
 def read(case: Case) -> int:
     """Reads every step-th element of a."""
-    return total(np.ascontiguousarray(case.a[:: case.step]))
+    return digest(np.ascontiguousarray(case.a[:: case.step]))
 
 
 def write(case: Case) -> int:
