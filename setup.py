@@ -94,9 +94,9 @@ extensions = [
         extra_compile_args=cython_flags,
         extra_link_args=link_flags,
         depends=[
-            "csrc/nmb.h",
             "numabench/_nmb.pxd",
-            *(source for _, info in libraries for source in info["sources"]),
+            # Headers too: kernels live there, and a stale module would be measured as the new one.
+            *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.[ch]")),
         ],
     ),
     Extension(
