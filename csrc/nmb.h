@@ -24,7 +24,7 @@ typedef struct nmb_clock {
     int source;
     int invariant;      /* the hardware says that the counter's rate never changes */
     double hz;          /* ticks per second */
-    double overhead_ns; /* median cost of one reading */
+    double overhead_ns; /* median cost of one reading; the mean where the counter's steps are longer */
     double step_ns;     /* smallest step seen between two different readings */
 } nmb_clock;
 

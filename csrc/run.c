@@ -56,6 +56,10 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
     double done = 0;
 
     args.stop = (const int *)&team->stop;
+    if (!work->loops && now >= end) { /* more threads than CPUs: this one's turn came after the window */
+        stamp->end = now;
+        return;
+    }
     do {
         uint64_t rounds = next_share(work, &args, &offset, left);
         uint64_t result = work->kernel->fn(&args, rounds);
