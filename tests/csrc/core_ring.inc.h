@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Part of core_selftest.c: pointer rings of many shapes, and faults planted in them. */
+
+/* All three jobs in `parts` parts. */
+static int ring_build(nmb_ring *ring, unsigned parts)
+{
+    int (*const job[])(nmb_ring *, unsigned, unsigned) = {nmb_ring_order, nmb_ring_link, nmb_ring_prove};
+    for (size_t j = 0; j < COUNT(job); j++)
+        for (unsigned part = 0; part < parts; part++)
+            if (job[j](ring, part, parts))
+                return 0;
+    return nmb_ring_proven(ring) == 0;
+}
+
+static int prove_again(const nmb_ring_spec *spec, void **changed, void *to)
+{
+    nmb_ring *ring = NULL;
+    if (nmb_ring_create(spec, &ring))
+        return 1;
+    ring_build(ring, 1);
+    void *was = *changed;
+    *changed = to ? to : changed;
+    nmb_ring *fresh = NULL; /* the counts of a proof add up, so a second proof needs a ring of its own */
+    int rc = 1;
+    if (nmb_ring_create(spec, &fresh) == 0 && nmb_ring_order(fresh, 0, 1) == 0 && nmb_ring_prove(fresh, 0, 1) == 0)
+        rc = nmb_ring_proven(fresh);
+    *changed = was;
+    nmb_ring_destroy(fresh);
+    nmb_ring_destroy(ring);
+    return rc;
+}
+
+static int ring_ok(void **memory, size_t bytes, size_t stride, size_t window, unsigned chains, unsigned parts)
+{
+    nmb_ring_spec spec = {memory, bytes, stride, window, chains, 42 + window};
+    nmb_ring *ring = NULL;
+    memset(memory, 0, bytes);
+    if (nmb_ring_create(&spec, &ring))
+        return 0;
+    size_t nodes = nmb_ring_nodes(ring);
+    int ok = nodes == bytes / stride && nmb_ring_proven(ring) == -EILSEQ && ring_build(ring, parts);
+    unsigned char *visited = calloc(nodes, 1);
+    ok &= visited != NULL;
+    for (unsigned c = 0; ok && c < chains; c++) {
+        void *start = nmb_ring_start(ring, c), *p = start;
+        uint64_t steps = nmb_ring_walk(start, nodes);
+        ok &= steps == nodes * (c + 1) / chains - nodes * c / chains && nmb_ring_walk(start, steps - 1) == 0;
+        for (uint64_t i = 0; ok && i < steps; i++, p = *(void **)p) {
+            size_t node = (size_t)((char *)p - (char *)memory) / stride;
+            ok &= node < nodes && !visited[node]; /* chains are disjoint, and no node twice */
+            visited[node < nodes ? node : 0] = 1;
+        }
+        ok &= p == start;
+    }
+    ok = ok && !memchr(visited, 0, nodes) && !nmb_ring_start(ring, chains);
+    if (ok && nodes > chains) { /* planted faults: a chain cut short, a pointer that two nodes hold, one that is NULL */
+        void **start = nmb_ring_start(ring, 0), **next = *start;
+        ok &= prove_again(&spec, start, NULL) == (next == start ? 0 : -EILSEQ);
+        ok &= next == start || prove_again(&spec, start, *next) == -EILSEQ;
+        ok &= prove_again(&spec, start, (char *)*start + 1) == -EILSEQ;
+    }
+    free(visited);
+    nmb_ring_destroy(ring);
+    return ok;
+}
+
+static void test_rings(void)
+{
+    static const size_t strides[] = {8, 16, 64, 192, 4096, 4160}, windows[] = {1, 64, 4096, 65536, SIZE_MAX};
+    static const size_t sizes[] = {1, 2, 3, 16, 17, 64, 1000, 4097};
+    static const unsigned chains[] = {1, 2, 3, 7, 16}, parts[] = {1, 2, 5};
+    for (size_t s = 0; s < COUNT(strides); s++) {
+        unsigned cases = 0, wrong = 0;
+        for (size_t n = 0; n < COUNT(sizes) - (quick ? 1 : 0); n++) {
+            size_t bytes = sizes[n] * strides[s];
+            void **memory = malloc(bytes); /* exact, so that the sanitizers see a step outside */
+            for (size_t w = 0; w < COUNT(windows); w++)
+                for (size_t c = 0; c < COUNT(chains); c++)
+                    for (size_t p = 0; p < COUNT(parts) - (quick ? 1 : 0) && chains[c] <= sizes[n]; p++, cases++)
+                        wrong += !ring_ok(memory, bytes, strides[s], windows[w], chains[c], parts[p]);
+            free(memory);
+        }
+        check(cases && !wrong, "ring: stride %zu, %u cases, %u wrong", strides[s], cases, wrong);
+    }
+    void *memory[64];
+    nmb_ring *ring = NULL;
+    const nmb_ring_spec bad[] = {
+        {memory, 512, 4, 64, 1, 0},  {memory, 512, 12, 64, 1, 0},
+        {memory, 512, 0, 64, 1, 0},  {(char *)memory + 4, 256, 8, 8, 1, 0},
+        {memory, 512, 64, 64, 0, 0}, {memory, 512, 64, 64, NMB_MAX_CHAINS + 1, 0},
+        {memory, 512, 64, 64, 9, 0}, {memory, 0, 64, 64, 1, 0},
+    };
+    for (size_t i = 0; i < COUNT(bad); i++)
+        check(nmb_ring_create(&bad[i], &ring) == -EINVAL && !ring, "ring: bad spec %zu refused", i);
+    nmb_ring_spec good = {memory, 512, 64, 64, 1, 0}, more = {memory, SIZE_MAX, 8, 8, 1, 0};
+    check(nmb_ring_create(&more, &ring) == -EOVERFLOW, "ring: more than 2^32 nodes refused");
+    check(nmb_ring_create(&good, &ring) == 0 && nmb_ring_order(ring, 1, 1) == -EINVAL &&
+              nmb_ring_link(ring, 2, 2) == -EINVAL && nmb_ring_prove(ring, 0, 0) == -EINVAL,
+          "ring: parts beyond the last refused");
+    nmb_ring_destroy(ring);
+    nmb_ring_destroy(NULL);
+}
