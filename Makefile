@@ -1,101 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-CSRC := $(wildcard csrc/*.c)
-HEADERS := $(shell find csrc -name '*.h')
-CFLAGS_OWN := -std=c11 -g -Wall -Wextra -Wshadow -Werror -fno-builtin -fno-tree-loop-distribute-patterns
-BUILD := build/selftest
-# The ISA flags of each tier, as setup.py has them; a selftest links every tier of this machine.
-TIERS_x86_64 := scalar:-fno-tree-vectorize avx2:-march=x86-64-v3 avx512:-march=x86-64-v4
-TIERS_aarch64 := scalar:-fno-tree-vectorize neon:
 ARCH := $(shell uname -m)
+JOBS := $(shell nproc)
+BUILD := build/selftest
+# Lab machines that `make test` boots; `make lab` boots all.
+LAB_SUBSET ?= TWO_NODES or CPULESS
 
-.PHONY: help bench test lint fix selftest asan tsan valgrind oldcpu wheel lab clean pytest
+C_FILES = $$(find csrc tests -name '*.[ch]')
+TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
+
+.PHONY: help bench test lint fix pytest coverage selftest programs asan tsan valgrind oldcpu aarch64 symbols peers lab \
+  lab-subset wheel clean system system-test system-lab
+
 help: ## this menu
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 bench: $(VENV)/.built ## build and measure this machine (pytest benchmarks/)
 	$(BIN)/python -m pytest benchmarks -p no:cacheprovider
 
-test: lint selftest asan tsan valgrind oldcpu pytest ## everything that must pass
-
-pytest: $(VENV)/.built
-	$(BIN)/python -m pytest -m "not lab" --cov --cov-report=term -q
+test: lint selftest asan tsan valgrind oldcpu aarch64 symbols coverage lab-subset ## everything that must pass
 
 lint: $(VENV)/.built ## the checks that need no running program
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tools/stubtest-allowed.txt --ignore-unused-allowlist \
+	  numabench._core numabench._hwloc
 	PATH=$(CURDIR)/$(BIN):$$PATH cython-lint numabench
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.c' 'csrc/*.h' 'tests/*.c')
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/lint-imports
-	$(BIN)/codespell $$(git ls-files | grep -vE '/data/|LICENSE')
+	$(BIN)/codespell $(TEXT)
 
 fix: $(VENV)/.built ## format
+	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.c' 'csrc/*.h' 'tests/*.c')
+	$(BIN)/clang-format -i $(C_FILES)
 
-# $(call selftest_build,OUTPUT,SOURCE,FLAGS): one program over the core and every tier of this machine
-define selftest_build
-	@mkdir -p $(BUILD)
-	set -e; objects=; for t in $(TIERS_$(ARCH)); do name=$${t%%:*}; \
-	  $(CC) $(CFLAGS_OWN) -O2 $(3) $${t#*:} -c csrc/isa/$$name.c -o $(1).$$name.o; objects="$$objects $(1).$$name.o"; done; \
-	$(CC) $(CFLAGS_OWN) -O1 $(3) -Icsrc $(2) $(CSRC) $$objects -o $(1) -lnuma -lpthread -lm
+pytest: $(VENV)/.built ## the Python tests that need no virtual machine
+	$(BIN)/python -m pytest -m "not lab" -q
+
+coverage: $(VENV)/.built ## the same with coverage, commands in subprocesses included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not lab" -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+# ---- the C core without an interpreter: one set of objects per way of checking ----------------------------------------
+CFLAGS_OWN := -std=c11 -g -O2 -Wall -Wextra -Wshadow -Werror
+# As in setup.py, which is the table that counts: what is checked should be what is shipped.
+CFLAGS_KERNEL := -fno-builtin -fno-tree-loop-distribute-patterns
+TIER_scalar := -fno-tree-vectorize -fno-tree-slp-vectorize
+TIER_avx2 := -O3 -march=x86-64-v3
+TIER_avx512 := -O3 -march=x86-64-v4
+TIER_neon := -O3
+TIERS_x86_64 := scalar avx2 avx512
+TIERS_aarch64 := scalar neon
+TIERS_$(ARCH) ?= scalar
+HEADERS := $(shell find csrc -name '*.h')
+
+# $(call way,NAME,ARCHITECTURE,COMPILER,FLAGS,LIBRARIES)
+define way
+$(BUILD)/$(1)/%.o: csrc/%.c $(HEADERS) Makefile | system-test
+	@mkdir -p $$(@D)
+	$(3) $(CFLAGS_OWN) $(4) -c $$< -o $$@
+$(BUILD)/$(1)/isa-%.o: csrc/isa/%.c $(HEADERS) Makefile | system-test
+	@mkdir -p $$(@D)
+	$(3) $(CFLAGS_OWN) $(CFLAGS_KERNEL) $(4) $$(TIER_$$*) -c $$< -o $$@
+$(BUILD)/$(1)/%: tests/csrc/%_selftest.c $(wildcard tests/csrc/*.h) $(patsubst csrc/%.c,$(BUILD)/$(1)/%.o,$(wildcard csrc/*.c)) \
+  $(patsubst %,$(BUILD)/$(1)/isa-%.o,$(TIERS_$(2)))
+	$(3) $(CFLAGS_OWN) -fno-builtin $(4) -Icsrc $$(filter-out %.h,$$^) -o $$@ $(5) -pthread -lm
+PROGRAMS += $(BUILD)/$(1)/core $(BUILD)/$(1)/kernels
 endef
+comma := ,
+$(eval $(call way,plain,$(ARCH),$(CC),,-lnuma))
+$(eval $(call way,asan,$(ARCH),$(CC),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all,-lnuma))
+$(eval $(call way,tsan,$(ARCH),$(CC),-fsanitize=thread,-lnuma))
+ifneq ($(ARCH),aarch64)
+# There is no libnuma for the other architecture: numaif.c has the two system calls that the core makes through it.
+$(eval $(call way,aarch64,aarch64,aarch64-linux-gnu-gcc,-idirafter /usr/include,tests/csrc/numaif.c -static))
+endif
+.SECONDARY:
 
-$(BUILD)/plain-%: tests/csrc/%_selftest.c $(CSRC) $(HEADERS) | system
-	$(call selftest_build,$@,$<,)
-$(BUILD)/asan-%: tests/csrc/%_selftest.c $(CSRC) $(HEADERS) | system
-	$(call selftest_build,$@,$<,-fsanitize=address$(,)undefined -fno-sanitize-recover=all)
-$(BUILD)/tsan-%: tests/csrc/%_selftest.c $(CSRC) $(HEADERS) | system
-	$(call selftest_build,$@,$<,-fsanitize=thread)
-, := ,
+programs: ## build all of them
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) $(PROGRAMS)
+selftest: programs ## the core and the kernels without an interpreter
+	$(BUILD)/plain/core
+	$(BUILD)/plain/kernels
+asan: programs ## the same under address, leak and undefined-behaviour checks
+	$(BUILD)/asan/core
+	$(BUILD)/asan/kernels
+tsan: programs ## the same under the thread checker
+	@# It cannot stand randomised addresses on some systems; a container may forbid to switch them off.
+	run=; if setarch -R true 2>/dev/null; then run="setarch -R"; fi; \
+	  $$run $(BUILD)/tsan/core; $$run $(BUILD)/tsan/kernels
+valgrind: programs ## the core under valgrind, which hides AVX-512
+	valgrind -q --fair-sched=try --child-silent-after-fork=yes --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=all $(BUILD)/plain/core quick
+oldcpu: programs ## both on an emulated CPU without AVX: nothing outside the tiers may use it
+ifeq ($(ARCH),x86_64)
+	qemu-x86_64-static -cpu Nehalem $(BUILD)/plain/core quick
+	qemu-x86_64-static -cpu Nehalem $(BUILD)/plain/kernels
+else
+	@echo "oldcpu: for x86-64 only"
+endif
+aarch64: programs ## both built for aarch64, emulated
+ifneq ($(ARCH),aarch64)
+	qemu-aarch64-static $(BUILD)/aarch64/core quick
+	qemu-aarch64-static $(BUILD)/aarch64/kernels
+else
+	@echo "aarch64: this machine is one, the other checks have run there"
+endif
+symbols: $(VENV)/.built ## the modules export their init function only
+	bash tools/check-symbols.sh numabench/_core.*.so numabench/_hwloc.*.so
 
-selftest: $(BUILD)/plain-core $(BUILD)/plain-kernels ## the core and the kernels without an interpreter
-	$(BUILD)/plain-core
-	$(BUILD)/plain-kernels
-asan: $(BUILD)/asan-core $(BUILD)/asan-kernels ## the same under address and undefined-behaviour checks
-	$(BUILD)/asan-core
-	$(BUILD)/asan-kernels
-tsan: $(BUILD)/tsan-core $(BUILD)/tsan-kernels ## the same under the thread checker
-	setarch -R $(BUILD)/tsan-core
-	setarch -R $(BUILD)/tsan-kernels
-valgrind: $(BUILD)/plain-core ## the core under valgrind
-	valgrind -q --error-exitcode=1 --leak-check=full $(BUILD)/plain-core quick
-oldcpu: $(BUILD)/plain-kernels ## the kernels on an emulated CPU without AVX: the dispatch must find the scalar tier
-	[ $(ARCH) != x86_64 ] || qemu-x86_64-static -cpu Nehalem $(BUILD)/plain-kernels
+peers: $(VENV)/.built ## the same figures by other programs, side by side
+	$(BIN)/python -m benchmarks.peers
+
+lab: $(VENV)/.built system-lab ## tests in virtual machines with many nodes
+	$(BIN)/python -m pytest -m lab tests/lab
+lab-subset: $(VENV)/.built system-lab
+	$(BIN)/python -m pytest -q -m lab tests/lab -k "$(LAB_SUBSET)"
 
 wheel: $(VENV)/.built ## a wheel in dist/
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
 
-lab: $(VENV)/.built system-lab ## the whole suite in virtual machines with many nodes
-	$(BIN)/python -m pytest -m lab tests/lab
+clean: ## remove all that was built, the virtual environment too
+	rm -rf build dist $(VENV) *.egg-info .coverage* numabench/*.so numabench/_core.c numabench/_hwloc.c
 
-clean:
-	rm -rf build dist $(VENV) numabench/*.so numabench/_core.c numabench/_hwloc.c
-
-# System packages: installed as root or with sudo, else the one line to type.
-PACKAGES := gcc:gcc libnuma-dev:/usr/include/numaif.h libhwloc-dev:/usr/include/hwloc.h \
-  libc6-dev:/usr/include/stdio.h valgrind:valgrind util-linux:setarch qemu-user-static:qemu-x86_64-static
+# ---- what must be there: Debian package and the file or command that shows it -----------------------------------------
+PACKAGES := gcc:cc libc6-dev:/usr/include/stdio.h libnuma-dev:/usr/include/numaif.h libhwloc-dev:/usr/include/hwloc.h
+PACKAGES_TEST := $(PACKAGES) valgrind:valgrind binutils:nm util-linux:setarch qemu-user-static:qemu-aarch64-static
+ifneq ($(ARCH),aarch64)
+PACKAGES_TEST += gcc-aarch64-linux-gnu:aarch64-linux-gnu-gcc libc6-dev-arm64-cross:/usr/aarch64-linux-gnu/lib/libc.a
+endif
 PACKAGES_LAB := qemu-system-x86:qemu-system-x86_64 seabios:/usr/share/seabios/bios-256k.bin \
   busybox-static:busybox cpio:cpio kmod:depmod numactl:numactl
-.PHONY: system system-lab
 system:
 	@bash tools/system-packages.sh $(PACKAGES)
+system-test:
+	@bash tools/system-packages.sh $(PACKAGES_TEST)
 system-lab:
 	@bash tools/system-packages.sh $(PACKAGES_LAB)
 
-$(VENV)/.installed: pyproject.toml | system
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "numabench needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash tools/system-packages.sh python3-venv:/nonexistent
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -U 'pip>=25.1'
-	$(BIN)/pip install -q --group test --group lint 'setuptools>=77' 'Cython>=3.1'
-	touch $@
-$(VENV)/.built: $(VENV)/.installed setup.py $(CSRC) $(wildcard csrc/isa/*.c) $(HEADERS) $(wildcard numabench/*.pyx numabench/*.pxd numabench/*.pxi)
+$(VENV)/.installed: pyproject.toml tools/make-venv.sh | system
+	@bash tools/make-venv.sh $(VENV) $(PYTHON)
+	@touch $@
+$(VENV)/.built: $(VENV)/.installed setup.py $(wildcard csrc/*.c csrc/isa/*.c numabench/*.p[yx][xdi]) $(HEADERS)
 	NUMABENCH_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
-	touch $@
+	@touch $@

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, overload
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 MAX_CHAINS: int
 PAGE_KINDS: tuple[str, ...]
@@ -30,8 +30,9 @@ class Smaps(NamedTuple):
     kernel_page: int
     mmu_page: int
 
+@disjoint_base
 class Clock:
-    def __init__(self, source: str | None = None) -> None: ...
+    def __new__(cls, source: str | None = None) -> Self: ...
     @property
     def source(self) -> str: ...
     @property
@@ -49,6 +50,7 @@ def affinity(tid: int = 0) -> tuple[int, ...]: ...
 def set_affinity(cpus: Iterable[int], tid: int = 0) -> None: ...
 def where() -> tuple[int, int]: ...
 
+@disjoint_base
 class Placement:
     @property
     def pages(self) -> int: ...
@@ -60,8 +62,9 @@ class Placement:
     def nodes(self) -> dict[int, int]: ...
     def moved_since(self, earlier: Placement) -> int: ...
 
+@disjoint_base
 class Region(Buffer):
-    def __init__(self, bytes: int, pages: str = "base", policy: str = "local", nodes: Sequence[int] = ()) -> None: ...
+    def __new__(cls, bytes: int, pages: str = "base", policy: str = "local", nodes: Iterable[int] = ()) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -86,6 +89,7 @@ class Region(Buffer):
     def smaps(self) -> Smaps: ...
     def numa_maps(self) -> tuple[dict[int, int], int]: ...
 
+@disjoint_base
 class Kernel:
     @property
     def name(self) -> str: ...
@@ -120,10 +124,11 @@ class Kernel:
 def tiers() -> tuple[tuple[str, str, bool, tuple[Kernel, ...]], ...]: ...
 def setup_kernel(name: str) -> Kernel: ...
 
+@disjoint_base
 class Ring:
-    def __init__(
-        self, region: Region, offset: int, bytes: int, stride: int, window: int, chains: int, seed: int
-    ) -> None: ...
+    def __new__(
+        cls, region: Region, offset: int, bytes: int, stride: int, window: int, chains: int, seed: int
+    ) -> Self: ...
     @property
     def region(self) -> Region: ...
     @property
@@ -135,10 +140,11 @@ class Ring:
 
 _Place = tuple[Region, int]
 
+@disjoint_base
 class Work:
-    def __init__(
-        self,
-        kernel: Kernel,
+    def __new__(
+        cls,
+        kernel: Kernel | None,
         a: _Place | None = None,
         b: _Place | None = None,
         c: _Place | None = None,
@@ -161,14 +167,15 @@ class Work:
         beta: float = 0,
         loops: int = 0,
         block: int = 0,
-    ) -> None: ...
+    ) -> Self: ...
     @property
-    def kernel(self) -> Kernel: ...
+    def kernel(self) -> Kernel | None: ...
     @property
     def ring(self) -> Ring | None: ...
 
+@disjoint_base
 class Team:
-    def __init__(self, cpus: Sequence[int], clock: Clock | None = None) -> None: ...
+    def __new__(cls, cpus: Iterable[int], clock: Clock | None = None) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -179,4 +186,9 @@ class Team:
     def clock(self) -> Clock: ...
     @property
     def cpus(self) -> tuple[int, ...]: ...
-    def run(self, works: Sequence[Work | None], window_ns: float = 0, core_hz: bool = False) -> list[Stamp]: ...
+    @overload
+    def run(self, works: Iterable[Work], window_ns: float = 0.0, core_hz: bool = False) -> list[Stamp]: ...
+    @overload
+    def run(
+        self, works: Iterable[Work | None], window_ns: float = 0.0, core_hz: bool = False
+    ) -> list[Stamp | None]: ...
