@@ -98,13 +98,12 @@ def _enough(
     """Whether to stop before pass ``number``: budget spent, or all intervals tight at a checkpoint."""
     if options.budget_s and number and spent * (number + 1) / number > options.budget_s:
         return True
-    if options.passes or number not in stats.CHECKPOINTS:
+    if options.passes or not number:
         return False
     keys = [(c.experiment, c.label) for c in cases if not c.unavailable]
     found = [[s.value for s in samples[key]] for key in keys if key not in failed]
-    return all(
-        stats.half_width(stats.median_interval(values), median(values)) <= TIGHT[options.profile] for values in found
-    )
+    widths = [stats.half_width(stats.median_interval(values), median(values)) for values in found]
+    return stats.may_stop(number, widths, TIGHT[options.profile])
 
 
 def summary(case: Case, samples: Sequence[Sample], failure: str, options: Options) -> Series:
@@ -118,19 +117,17 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     counted = sound if 2 * len(sound) >= len(samples) else list(samples)
     values = [sample.value for sample in counted]
     estimate, ci = median(values), stats.median_interval(values)
-    between = stats.variation(values)
-    within = median(stats.variation(sample.windows) for sample in counted)
+    between, within = stats.between_within([sample.windows for sample in counted])
     # A warning of a single pass is noise of that pass; one that keeps coming describes the case.
     flags = [name for name in _names(counted) if 2 * sum(name in s.flags for s in counted) > len(counted)]
     if stats.half_width(ci, estimate) > TIGHT[options.profile]:
         flags.append("ci_wide")
-    if between > 0.02 and between > within * 1.5:
+    if stats.allocation_dependent(between, within):
         flags.append("allocation_dependent")
     if stats.drift_p([s.value for s in sorted(counted, key=lambda s: s.position)]) < 0.01:
         flags.append("drift")
-    fatal = bool(FATAL.keys() & set(flags))
-    placed = all(sample.evidence.proof == "move_pages" for sample in counted)
-    trust: Trust = "untrusted" if fatal else "proven" if placed else "inferred"
+    placed = all(sample.evidence.proof in ("move_pages", "numa_maps") for sample in counted)
+    trust: Trust = "untrusted" if FATAL.keys() & set(flags) else "proven" if placed and not flags else "inferred"
     return Series(
         case=case,
         samples=tuple(samples),

@@ -87,11 +87,12 @@ class Scaling:
         words = []
         for name, found in names.items():
             known = [s for s in found if s.usable]
-            passes = min((len(s.samples) for s in known), default=0)
-            if len(known) > 1 and passes:
-                values = [[s.samples[p].value for s in known] for p in range(passes)]
-                at = stats.knee([len(s.case.cpus) for s in known], values)
-                words.append(f"{name}: {at} thread{'s' * (at != 1)} reach 95 % of the best measured.")
+            by_pass = [{sample.number: sample.value for sample in s.samples} for s in known]
+            common = sorted(set.intersection(*map(set, by_pass))) if by_pass else []
+            if len(known) > 1 and common:
+                knee = stats.knee_interval([len(s.case.cpus) for s in known], [[v[p] for v in by_pass] for p in common])
+                span = f" [{knee.ci[0]}, {knee.ci[1]}]" if knee.ci else " (too few passes for an interval)"
+                words.append(f"{name}: 95 % of the best measured is reached with {knee.value}{span} threads.")
         rows = {
             name: [next((s for s in found if len(s.case.cpus) == n), found[0]) for n in counts]
             for name, found in names.items()

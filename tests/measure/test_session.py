@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from numabench import measure, session
+from numabench import experiments, measure, session
 from numabench.errors import Unsupported, UsageError
 from numabench.record import Journal, dumps, loads
 from numabench.series import Case, Options, Sample
@@ -140,3 +141,25 @@ def test_minority_of_fatal_samples_does_not_count() -> None:
     assert series.estimate == pytest.approx(100.0)
     assert len(series.samples) == 8
     assert series.trust == "proven"
+
+
+@pytest.mark.parametrize(
+    ("flags", "trust"), [((), "proven"), (("not_steady",), "inferred"), (("unpinned",), "untrusted")]
+)
+def test_only_a_case_without_warnings_is_proven(flags: tuple[str, ...], trust: str) -> None:
+    fake = Fake(0.0, flags=flags)
+    record = session.run(["latency"], Options(profile="quick"), machine=two_nodes(), backend=fake)
+    assert {series.trust for series in record.series} == {trust}
+
+
+def test_knee_pairs_figures_of_the_same_pass() -> None:
+    case = next(c for c in session.plan(["scaling"], Options(kernels=("read",)), two_nodes()) if c.target == 0)
+    twice = msgspec.structs.replace(case, cpus=(0, 0))
+    fake = Fake(0.0)
+    one = [fake.measure([case], n, n, 0)[0] for n in range(8)]
+    two = [fake.measure([twice], n, n, 0)[0] for n in range(1, 9)]  # the first pass is missing
+    options = Options(profile="quick")
+    series = [measure.summary(c, s, "", options) for c, s in ((case, one), (twice, two))]
+    assert "reached with 2" in experiments.find("scaling").summarise(series, two_nodes())[0].meaning[0]
+    only = [measure.summary(case, one[:1], "", options), measure.summary(twice, two[:1], "", options)]
+    assert not experiments.find("scaling").summarise(only, two_nodes())[0].meaning
