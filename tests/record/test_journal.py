@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -131,15 +132,23 @@ def test_a_journal_that_cannot_be_opened(tmp_path: Path) -> None:
         Journal.read(tmp_path / "none")
 
 
-@pytest.fixture
-def file_limit() -> Iterator[int]:
-    """Files of this process end at 4000 bytes; a write across the limit is cut short as on a full disk."""
+FILE_LIMIT = 4000
+
+
+@contextmanager
+def file_limit() -> Iterator[None]:
+    """Files of this process end at FILE_LIMIT; a write across it is cut short as on a full disk.
+
+    Not a fixture: the test runner's own output may be a file that is longer already.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
-    yield 4000
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, old)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
 
 
 def fill(path: Path) -> int:
@@ -152,11 +161,12 @@ def fill(path: Path) -> int:
     return number
 
 
-def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path, file_limit: int) -> None:
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "j"
-    taken = fill(path)
+    with file_limit():
+        taken = fill(path)
     assert taken > 1
-    assert path.stat().st_size < file_limit
+    assert path.stat().st_size < FILE_LIMIT
     assert path.read_bytes().endswith(b"\n")
     assert numbers(path) == list(range(taken))
 
