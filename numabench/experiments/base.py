@@ -12,7 +12,7 @@ from numabench.errors import UsageError
 from numabench.machine import Machine
 from numabench.series import Case, Cell, Options, Series, Table
 
-MIB, GIB = 1 << 20, 1 << 30
+MIB, GIB, LINE = 1 << 20, 1 << 30, 64
 
 
 class Experiment(Protocol):
@@ -68,19 +68,24 @@ def touchers(machine: Machine, target: int) -> tuple[int, ...]:
     return machine.one_cpu_per_core(machine.nearest_cpus(target))[:16]
 
 
-def size_for(machine: Machine, options: Options, target: int, cpus: Sequence[int], least: int) -> tuple[int, bool]:
+def size_for(
+    machine: Machine, options: Options, target: int, cpus: Sequence[int], least: int, stride: int = LINE
+) -> tuple[int, bool]:
     """Bytes of a memory-sized working set on the target, and whether caches may still hold part of it.
 
-    Four times the last-level caches in reach and at least ``least``, cut to a quarter of the target's free memory.
+    Four times the last-level caches in reach and at least ``least``, cut to a quarter of the target's free memory. With
+    a ``stride`` of several lines only one line of each is cached: the full profile takes so much more memory, the
+    others say that caches may hold some.
     """
     reach = machine.llc_bytes(tuple(dict.fromkeys((*cpus, *machine.nearest_cpus(target)))))
-    wanted = max(4 * reach, least)
+    sparse = max(stride // LINE, 1)
+    wanted = max(4 * reach * (sparse if options.profile == "full" else 1), least)
     if options.bytes:
-        return options.bytes, options.bytes < 4 * reach
+        return options.bytes, options.bytes < 4 * reach * sparse
     free = free_bytes(target) if machine.source == "this machine" else machine.node(target).memory_bytes
     room = (free or wanted * 4) // 4
     size = min(wanted, room) // (2 * MIB) * (2 * MIB)
-    return max(size, 2 * MIB), size < 4 * reach
+    return max(size, 2 * MIB), size < 4 * reach * sparse
 
 
 def cell(series: Series | None, base: Series | None = None) -> Cell:
