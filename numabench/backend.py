@@ -11,11 +11,12 @@ from typing import NamedTuple, Protocol
 
 from numabench import _core, kernels
 from numabench.analysis import stats
-from numabench.environment import Disturbance, Watch
+from numabench.environment import Watch
 from numabench.errors import NumabenchError
+from numabench.evidence import evidence, flags
 from numabench.gemm import GemmPlan
 from numabench.machine import Machine
-from numabench.memory import Buffer, Proof, allocate, touch_region
+from numabench.memory import Buffer, allocate, touch_region
 from numabench.series import Case, Evidence, Options, Sample
 
 # Windows of one pass (method: a minimum depends on how many values it is taken from, so the count is fixed).
@@ -117,7 +118,7 @@ class Hardware:
             values = tuple(job.figure(stamps) for stamps in windows)
             checksum = job.plan.checksum(buffers[0]) if job.plan else ""
             seen = Evidence(
-                **_evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
+                **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 ring_nodes=job.ring_nodes,
                 checksum=checksum,
             )
@@ -127,7 +128,7 @@ class Hardware:
                 value=job.estimator(values),
                 windows=values,
                 evidence=seen,
-                flags=_flags(case, seen, changes, windows, settled, self.machine),
+                flags=flags(case, seen, changes, windows, settled, self.machine),
                 extras={"median": median(values)},
             )
 
@@ -222,78 +223,3 @@ class Hardware:
             warm.append(job.figure(team.run(job.works, window_ns=WARM_NS)))
         settled = stats.steady(warm)
         return [team.run(job.works, window_ns=job.window_ns, core_hz=True) for _ in range(job.windows)], settled
-
-
-def _evidence(
-    case: Case,
-    buffers: list[Buffer],
-    before: list[Proof],
-    after: list[Proof],
-    windows: Windows,
-    changes: Disturbance,
-    clock: _core.Clock,
-) -> dict[str, object]:
-    stamps = [stamp for window in windows for stamp in window]
-    hz = [x for stamp in stamps for x in (stamp.core_hz_before, stamp.core_hz_after) if x]
-    seen: dict[int, int] = {}
-    for proof in after:
-        for node, pages in proof.seen.items():
-            seen[node] = seen.get(node, 0) + pages
-    nodes = buffers[0].nodes
-    moved = sum(
-        new.placement.moved_since(old.placement)
-        for old, new in zip(before, after, strict=True)
-        if old.placement is not None and new.placement is not None
-    )
-    worst = min(after, key=lambda proof: proof.kind_share)
-    starts = [[stamp.start_ns for stamp in window] for window in windows]
-    return {
-        "placement_requested": dict.fromkeys(nodes, 1 / len(nodes)) if nodes else {},
-        "placement_seen": seen,
-        "placement_how": buffers[0].how,
-        "proof": after[0].how,
-        "pages_checked": sum(proof.pages for proof in after),
-        "pages_misplaced": sum(proof.misplaced(nodes) for proof in (*before, *after)) if nodes else 0,
-        "pages_absent": sum(proof.absent for proof in after),
-        "page_step_bytes": after[0].step_bytes,
-        "page_kind_asked": case.pages,
-        "page_kind_seen": worst.kind_seen,
-        "page_kind_share": min(worst.kind_share, *(proof.kind_share for proof in before)),
-        "page_tables": "target",  # pages are touched by the target's nearest CPUs
-        "migrated": moved,
-        "cpus_asked": case.cpus,
-        "cpus_seen": tuple(sorted({cpu for stamp in stamps for cpu in (stamp.cpu_start, stamp.cpu_end)})),
-        "tier": kernels.tier(case.tier).name,
-        "clock": clock.source,
-        "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
-        "switches": sum(stamp.involuntary_switches for stamp in stamps),
-        "faults": sum(stamp.minor_faults for stamp in stamps),
-        "steal_share": changes.steal_share or 0.0,
-        "throttled_us": changes.throttled_us or 0,
-        "skew_ns": max(max(row) - min(row) for row in starts),
-    }
-
-
-def _flags(
-    case: Case, seen: Evidence, changes: Disturbance, windows: Windows, settled: bool, machine: Machine
-) -> tuple[str, ...]:
-    stamps = [stamp for window in windows for stamp in window]
-    span = windows[0][0].end_ns - windows[0][0].start_ns
-    low, high = seen.core_hz_seen
-    checks = {
-        "misplaced": seen.pages_misplaced > 0,
-        "not_resident": seen.pages_absent > 0,
-        "migrated": seen.migrated > 0,
-        "unpinned": any(stamp.cpu_start != stamp.cpu or stamp.cpu_end != stamp.cpu for stamp in stamps),
-        "unverified_placement": seen.proof == "none",
-        "page_kind_mixed": seen.page_kind_share < 0.99,
-        "not_steady": not settled,
-        "freq_moved": high > low * 1.02 and stats.variation([s.core_hz_before for s in stamps]) > 0.02,
-        "cache_suspect": case.cache_suspect,
-        "skewed": seen.skew_ns > 0.02 * span,
-        "oversubscribed": len(set(case.cpus)) < len(case.cpus),
-        "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,
-    }
-    # Pages proven to have stayed need no suspicion.
-    others = [name for name in changes.flags if name != "migration_suspected" or seen.proof != "move_pages"]
-    return (*(name for name, raised in checks.items() if raised), *others)

@@ -60,13 +60,9 @@ def measure(
             if not left:
                 continue
             left = order.sample(left, len(left))
-            try:
-                taken = backend.measure(left, number, position, order.getrandbits(32))
-            except NumabenchError as error:
-                failed.update({(c.experiment, c.label): str(error) for c in left})
-                continue
+            taken = _take(left, backend, number, position, order.getrandbits(32), failed)
             position += len(left)
-            for case, sample in zip(left, taken, strict=True):
+            for case, sample in taken:
                 samples[case.experiment, case.label].append(sample)
                 if on_sample:
                     on_sample(case, sample)
@@ -85,6 +81,24 @@ def measure(
         summary(case, samples[case.experiment, case.label], failed.get((case.experiment, case.label), ""), options)
         for case in cases
     ]
+
+
+def _take(
+    group: Sequence[Case],
+    backend: Backend,
+    number: int,
+    position: int,
+    seed: int,
+    failed: dict[tuple[str, str], str],
+) -> list[tuple[Case, Sample]]:
+    """One pass over a group; when it fails, over each of its cases alone, so that one bad case costs only itself."""
+    try:
+        return list(zip(group, backend.measure(group, number, position, seed), strict=True))
+    except NumabenchError as error:
+        if len(group) == 1:
+            failed[group[0].experiment, group[0].label] = str(error)
+            return []
+    return [pair for case in group for pair in _take([case], backend, number, position, seed, failed)]
 
 
 def _enough(
