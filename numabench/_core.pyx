@@ -145,11 +145,13 @@ cdef class Placement:
 cdef class Region:
     """Memory of one page kind under one policy, between guard pages. Nothing is touched yet.
 
-    ``bytes`` is rounded up to whole pages. Speaks the buffer protocol; ``close`` raises BufferError while a view lives.
+    ``bytes`` is rounded up to whole pages. Speaks the buffer protocol; ``close`` raises BufferError while a view lives,
+    leaving a ``with`` block leaves the memory to the views that still live: it goes with the last of them.
     """
 
     cdef nmb_region *c
     cdef int views
+    cdef bint left
     cdef readonly str pages, policy
     cdef readonly tuple nodes
 
@@ -187,14 +189,16 @@ cdef class Region:
         nmb_region_destroy(self.c)
 
     def __del__(self):
-        if self.c != NULL:
+        if self.c != NULL and not self.left:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
-        self.close()
+        self.left = True
+        if not self.views:
+            self.close()
 
     def __repr__(self):
         if self.c == NULL:

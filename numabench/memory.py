@@ -41,7 +41,10 @@ class Proof(NamedTuple):
 
 
 class Buffer:
-    """A touched region and what was asked of it. A context manager; ``close`` is idempotent."""
+    """A touched region and what was asked of it. A context manager; ``close`` is idempotent.
+
+    Arrays made in a ``with`` block may outlive it: the memory goes with the last of them.
+    """
 
     def __init__(self, region: _core.Region, nodes: tuple[int, ...], how: str) -> None:
         self.region, self.nodes, self.how = region, nodes, how
@@ -50,7 +53,7 @@ class Buffer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self.region.__exit__(None, None, None)
 
     @property
     def bytes(self) -> int:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from numabench.errors import HugePagesUnavailable, PlacementError, UsageError
@@ -19,6 +21,23 @@ def test_bound_buffer_is_proven_on_its_node() -> None:
         assert proof.kind_seen == "base"
         assert proof.misplaced([0]) == 0
         assert proof.misplaced([1]) == 2048
+
+
+def test_arrays_of_a_with_block_outlive_it_and_take_the_memory_with_them() -> None:
+    with allocate("1MiB", 0) as buffer:
+        address = buffer.region.address
+        array = buffer.as_array("f4")
+    array[:] = 3
+    assert array.sum() == 3 * array.size
+    assert _mapped(address)
+    del array, buffer
+    assert not _mapped(address)
+
+
+def _mapped(address: int) -> bool:
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    spans = [[*line.split()[0].split("-"), line.split()[1]] for line in maps]
+    return any(int(low, 16) <= address < int(high, 16) and how.startswith("rw") for low, high, how in spans)
 
 
 @pytest.mark.needs_capability("thp")
