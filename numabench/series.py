@@ -178,8 +178,20 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""  # instead of a figure
 
 
+class Axis(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers that the columns (or rows) of a table stand for, so that it can be drawn as curves."""
+
+    title: str  # with its unit, such as "threads"
+    values: tuple[float, ...]
+    along: Literal["columns", "rows"] = "columns"
+    log: bool = True
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A result as people read it. A ``matrix`` has initiators as rows and targets as columns and is shaded."""
+    """A result as people read it. A ``matrix`` has initiators as rows and targets as columns and is shaded.
+
+    With an ``axis`` the other direction is a set of curves over it.
+    """
 
     experiment: str
     title: str
@@ -189,4 +201,5 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     matrix: bool = False
+    axis: Axis | None = None
     meaning: tuple[str, ...] = ()  # conclusions in words, each with its interval

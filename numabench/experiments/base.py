@@ -10,7 +10,7 @@ from numabench.analysis import stats
 from numabench.environment import free_bytes
 from numabench.errors import UsageError
 from numabench.machine import Machine
-from numabench.series import Case, Cell, Options, Series, Table
+from numabench.series import Axis, Case, Cell, Options, Series, Table
 
 MIB, GIB, LINE = 1 << 20, 1 << 30, 64
 
@@ -172,6 +172,7 @@ def rows_table(
     columns: Sequence[str],
     base: dict[str, Series] | None = None,
     meaning: tuple[str, ...] = (),
+    axis: Axis | None = None,
 ) -> Table:
     """A plain table of series; ``base`` gives each row what its ratios refer to."""
     first = next(iter(rows.values()))[0].case
@@ -183,5 +184,6 @@ def rows_table(
         corner=corner,
         columns=tuple(columns),
         rows=tuple((name, tuple(cell(s, (base or {}).get(name)) for s in found)) for name, found in rows.items()),
+        axis=axis,
         meaning=meaning,
     )

@@ -10,7 +10,7 @@ from numabench.analysis import stats
 from numabench.errors import UsageError
 from numabench.experiments import base
 from numabench.machine import Machine
-from numabench.series import Case, Options, Series, Table
+from numabench.series import Axis, Case, Options, Series, Table
 from numabench.units import format_numbers
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -99,4 +99,5 @@ class Scaling:
         }
         first = {name: found[0] for name, found in names.items()}
         columns = [f"{n} thread{'s' * (n != 1)}" for n in counts]
-        return [base.rows_table(self.name, "Throughput by threads", "", rows, columns, first, tuple(words))]
+        axis = Axis(title="threads", values=tuple(counts))
+        return [base.rows_table(self.name, "Throughput by threads", "", rows, columns, first, tuple(words), axis)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from numabench.experiments import base
 from numabench.machine import Machine
-from numabench.series import Case, Options, Series, Table
+from numabench.series import Axis, Case, Options, Series, Table
 from numabench.units import format_bytes
 
 QUICK = (64, 256, 4096, 4160)
@@ -75,6 +75,7 @@ class Stride:
                 corner="stride",
                 columns=columns,
                 rows=rows,
+                axis=Axis(title="stride, bytes", values=tuple(strides), along="rows"),
                 meaning=(
                     "A line is 64 B: at smaller strides an access costs a share of a line, at larger ones all of it.",
                 ),
