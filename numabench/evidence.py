@@ -27,7 +27,16 @@ def evidence(
     for proof in after:
         for node, pages in proof.seen.items():
             seen[node] = seen.get(node, 0) + pages
-    nodes = buffers[0].nodes
+    requested: dict[int, float] = {}
+    for buffer in buffers:
+        for node in buffer.nodes:
+            requested[node] = requested.get(node, 0.0) + buffer.bytes / len(buffer.nodes)
+    misplaced = sum(
+        proof.misplaced(buffer.nodes)
+        for buffer, *proofs in zip(buffers, before, after, strict=True)
+        for proof in proofs
+        if buffer.nodes
+    )
     moved = sum(
         new.placement.moved_since(old.placement)
         for old, new in zip(before, after, strict=True)
@@ -36,12 +45,12 @@ def evidence(
     worst = min(after, key=lambda proof: proof.kind_share)
     starts = [[stamp.start_ns for stamp in window] for window in windows]
     return {
-        "placement_requested": dict.fromkeys(nodes, 1 / len(nodes)) if nodes else {},
+        "placement_requested": {node: size / sum(requested.values()) for node, size in requested.items()},
         "placement_seen": seen,
-        "placement_how": buffers[0].how,
+        "placement_how": "+".join(dict.fromkeys(buffer.how for buffer in buffers)),
         "proof": after[0].how,
         "pages_checked": sum(proof.pages for proof in after),
-        "pages_misplaced": sum(proof.misplaced(nodes) for proof in (*before, *after)) if nodes else 0,
+        "pages_misplaced": misplaced,
         "pages_absent": sum(proof.absent for proof in after),
         "page_step_bytes": after[0].step_bytes,
         "page_kind_asked": case.pages,

@@ -63,6 +63,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     share: str = ""  # cases of one experiment with the same word are one curve: one allocation per pass serves them
     cache_suspect: bool = False  # the buffer is too small to keep caches out of it
     unavailable: str = ""
+    job: str = ""  # the family that prepares it (numabench.jobs); empty: its kernel's
+    targets: tuple[int, ...] = ()  # node of each thread's buffer, or the nodes a policy names, where one does not do
 
     @property
     def label(self) -> str:

@@ -12,16 +12,8 @@ from typing import Any
 
 import msgspec
 
-from numabench import experiments, kernels
-from numabench.backend import (
-    CHASE_WINDOW_NS,
-    CHASE_WINDOWS,
-    RATE_WINDOW_NS,
-    RATE_WINDOWS,
-    WARM_LIMIT_NS,
-    Backend,
-    Hardware,
-)
+from numabench import experiments, jobs, kernels
+from numabench.backend import Backend, Hardware
 from numabench.environment import snapshot
 from numabench.errors import Unsupported, UsageError
 from numabench.machine import Machine
@@ -29,17 +21,15 @@ from numabench.measure import PASSES, groups, measure
 from numabench.record import Journal, Record, now
 from numabench.series import Case, Options, Progress, Sample, Series, Table
 
-SET_UP_BYTES_PER_S = 1.5e9  # only for the forecast before anything has been measured
-
 
 def plan(names: Sequence[str], options: Options, machine: Machine) -> list[Case]:
-    """All cases of the named experiments (none: all), those that cannot run here with the reason.
+    """All cases of the named experiments (none: the standard set), those that cannot run here with the reason.
 
     Raises UsageError for unknown names, CPUs, nodes, kernels and tiers; Unsupported for a tier this CPU lacks.
     """
     for cpu in options.cpus:
         machine.cpu(cpu)
-    wanted = [experiments.find(name) for name in names] or list(experiments.ALL)
+    wanted = [experiments.find(name) for name in names] or [e for e in experiments.ALL if e.standard]
     families = {name: kernels.kernel(name, options.tier).family for name in options.kernels}
     cases: list[Case] = []
     for experiment in wanted:
@@ -47,12 +37,12 @@ def plan(names: Sequence[str], options: Options, machine: Machine) -> list[Case]
         if reason:
             cases.append(Case(experiment=experiment.name, kernel="", unit="", better="high", unavailable=reason))
             continue
-        fitting = tuple(k for k, family in families.items() if family in FAMILIES[experiment.name])
+        fitting = tuple(k for k, family in families.items() if family in experiment.families)
         if options.kernels and not fitting:
             if names:
                 raise UsageError(
                     f"--kernel {', '.join(options.kernels)}: {experiment.name} measures "
-                    f"{' and '.join(FAMILIES[experiment.name])} kernels"
+                    f"{' and '.join(experiment.families)} kernels"
                 )
             continue
         chosen = msgspec.structs.replace(options, kernels=fitting, tier=kernels.tier(options.tier).name)
@@ -62,25 +52,10 @@ def plan(names: Sequence[str], options: Options, machine: Machine) -> list[Case]
     return cases
 
 
-FAMILIES = {
-    "latency": ("chase",),
-    "bandwidth": ("stream",),
-    "stride": ("stride",),
-    "gemm": ("gemm",),
-    "scaling": ("stream", "gemm"),
-}
-
-
 def estimate_seconds(cases: Sequence[Case], options: Options) -> float:
     """Forecast of a run's time from sizes and windows; the real one is told as it goes."""
-    per_pass = 0.0
-    for group in groups([case for case in cases if not case.unavailable]):
-        per_pass += max(case.bytes for case in group) / SET_UP_BYTES_PER_S * (2 if group[0].kernel == "chase" else 1)
-        for case in group:
-            chase = case.kernel == "chase"
-            windows = CHASE_WINDOWS if chase else RATE_WINDOWS
-            length = (CHASE_WINDOW_NS if chase else RATE_WINDOW_NS)[options.profile]
-            per_pass += windows * length / 1e9 + WARM_LIMIT_NS[options.profile] / 1e9 / 2
+    runnable = groups([case for case in cases if not case.unavailable])
+    per_pass = sum(jobs.family(group[0]).seconds(group, options) for group in runnable)
     seconds = per_pass * (options.passes or PASSES[options.profile])
     return min(seconds, options.budget_s) if options.budget_s else seconds
 

@@ -18,6 +18,8 @@ class Bandwidth:
 
     name = "bandwidth"
     question = "How many GB/s do the cores of node i draw from memory of node j?"
+    families: tuple[str, ...] = ("stream",)
+    standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
         """Never: one node still has its own bandwidth."""

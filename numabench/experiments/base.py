@@ -16,10 +16,15 @@ MIB, GIB, LINE = 1 << 20, 1 << 30, 64
 
 
 class Experiment(Protocol):
-    """A question, the cases that answer it, and how the answer is put. Planning touches no hardware."""
+    """A question, the cases that answer it, and how the answer is put. Planning touches no hardware.
+
+    ``families`` are those of the kernels that --kernel may choose; ``standard`` puts it into runs without names.
+    """
 
     name: str
     question: str
+    families: tuple[str, ...]
+    standard: bool
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
         """Why it cannot run on this machine at all."""

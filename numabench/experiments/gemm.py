@@ -19,6 +19,8 @@ class Gemm:
 
     name = "gemm"
     question = "What does wrong placement cost a matrix multiplication?"
+    families: tuple[str, ...] = ("gemm",)
+    standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
         """Never."""

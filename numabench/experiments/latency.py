@@ -21,6 +21,8 @@ class Latency:
 
     name = "latency"
     question = "How much longer does one dependent load take from node i to memory of node j?"
+    families: tuple[str, ...] = ("chase",)
+    standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
         """Never: one node still has a local latency."""

@@ -22,6 +22,8 @@ class Scaling:
 
     name = "scaling"
     question = "How many threads fill the memory pipe, and how many still speed up a multiplication?"
+    families: tuple[str, ...] = ("stream", "gemm")
+    standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
         """Never: one thread is a point as well."""

@@ -19,6 +19,8 @@ class Stride:
 
     name = "stride"
     question = "What does one access cost when the next one is so far away, and what is left of the bandwidth?"
+    families: tuple[str, ...] = ("stride",)
+    standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
         """Never."""

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Families of jobs. To add one: its file, and its name in FAMILIES."""
+
+from __future__ import annotations
+
+from numabench.jobs import chase, gemm, stream
+from numabench.jobs.base import Family, family_of
+from numabench.series import Case
+
+FAMILIES: dict[str, Family] = {"chase": chase, "stream": stream, "stride": stream, "gemm": gemm}
+
+
+def family(case: Case) -> Family:
+    """The family that prepares a case."""
+    return FAMILIES[family_of(case)]

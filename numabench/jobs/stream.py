@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels over arrays: bandwidth of all threads in the common window, or ns per access with a stride."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from numabench import _core, kernels
+from numabench.jobs.base import Bench, Figure, Job, Stamps, buffers_of, family_of, one_buffer, rate_job, span_ns
+from numabench.jobs.base import rate_seconds as seconds
+from numabench.memory import Buffer
+from numabench.series import Case
+
+__all__ = ["buffers", "prepare", "seconds"]
+
+RATE_BLOCK = 1 << 20
+# Arrays of one thread start at odd distances, so that they do not share their offset within a page.
+STAGGER = 17 * 64
+
+
+def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
+    """One buffer per thread of the largest team; a strided case has one."""
+    if family_of(group[0]) == "stride":
+        return one_buffer(bench, stack, group, seed)
+    parts = max(len(case.cpus) for case in group)
+    size = max(max(case.bytes for case in group) // parts, 1)
+    return buffers_of(bench, stack, group[0], [size] * parts, seed)
+
+
+def work_on(kernel: _core.Kernel, region: _core.Region, seed: int, stride: int = 0, loops: int = 0) -> _core.Work:
+    """A thread's share: the kernel's arrays side by side in its region."""
+    each = (region.bytes - STAGGER * kernel.arrays) // kernel.arrays // 4096 * 4096
+    a, b, c = ((region, i * (each + STAGGER)) for i in range(3))
+    block = max(RATE_BLOCK // stride * stride, stride) if stride else RATE_BLOCK
+    scalar = -1.0 if kernel.name == "update" else 0.5
+    return _core.Work(
+        kernel, a=a, b=b, c=c, bytes=each, stride=stride, scalar=scalar, seed=seed, block=block, loops=loops
+    )
+
+
+def rate_of(kernel: _core.Kernel) -> Figure:
+    """GB/s of all threads together, as STREAM counts."""
+    per_element = kernels.app_bytes(kernel)
+
+    def gb_per_s(stamps: Stamps) -> float:
+        return sum(stamp.elements for stamp in stamps) * per_element / span_ns(stamps)
+
+    return gb_per_s
+
+
+def ns_per_access(stamps: Stamps) -> float:
+    """Of one thread, on average over all."""
+    return span_ns(stamps) * len(stamps) / sum(stamp.elements for stamp in stamps)
+
+
+def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
+    """The case's kernel on every thread."""
+    kernel = kernels.kernel(case.kernel, case.tier)
+    stride = int(case.params.get("stride", 0))
+    works = [
+        work_on(kernel, buffers[part % len(buffers)].region, seed + part, stride, int(fixed))
+        for part in range(len(case.cpus))
+    ]
+    return rate_job(works, ns_per_access if stride else rate_of(kernel), bench.options)
