@@ -18,7 +18,6 @@ from numabench.machine import Machine
 from numabench.memory import Buffer
 from numabench.series import Case, Evidence, Options, Sample
 
-WARM_NS = 5e6
 Windows = list[Stamps]
 
 
@@ -98,6 +97,6 @@ class Hardware:
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: list[float] = []
         while not stats.steady(warm) and time.monotonic() < limit:
-            warm.append(job.figure(team.run(job.works, window_ns=WARM_NS)))
+            warm.append(job.figure(team.run(job.works, window_ns=job.warm_ns)))
         settled = stats.steady(warm)
         return [team.run(job.works, window_ns=job.window_ns, core_hz=True) for _ in range(job.windows)], settled

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -38,8 +38,16 @@ def two_nodes() -> Machine:
 class Fake:
     """Latency 100 ns local and 190 ns remote, rates the other way round, 1 % noise; counts its calls."""
 
-    def __init__(self, noise: float = 0.01, flags: tuple[str, ...] = (), broken: str = "") -> None:
+    def __init__(
+        self,
+        noise: float = 0.01,
+        flags: tuple[str, ...] = (),
+        broken: str = "",
+        truth: Callable[[Case], float] | None = None,
+        extras: Callable[[Case], dict[str, float]] | None = None,
+    ) -> None:
         self.random, self.noise, self.flags, self.broken = random.Random(3), noise, flags, broken
+        self.truth, self.extras = truth, extras
         self.calls: list[tuple[int, str]] = []
 
     def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
@@ -52,6 +60,7 @@ class Fake:
             truth = (
                 (190.0 if remote else 100.0) if case.better == "low" else (10.0 if remote else 20.0) * len(case.cpus)
             )
+            truth = self.truth(case) if self.truth else truth
             value = truth * (1 + self.random.gauss(0, self.noise))
             evidence = Evidence(
                 proof="move_pages",
@@ -64,7 +73,13 @@ class Fake:
             )
             samples.append(
                 Sample(
-                    number=number, position=position, value=value, windows=(value,), evidence=evidence, flags=self.flags
+                    number=number,
+                    position=position,
+                    value=value,
+                    windows=(value,),
+                    evidence=evidence,
+                    flags=self.flags,
+                    extras=self.extras(case) if self.extras else {},
                 )
             )
         return samples

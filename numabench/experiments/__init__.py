@@ -7,12 +7,13 @@ from numabench.errors import UsageError
 from numabench.experiments.bandwidth import Bandwidth
 from numabench.experiments.base import Experiment
 from numabench.experiments.gemm import Gemm
+from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
 from numabench.experiments.scaling import Scaling
 from numabench.experiments.stride import Stride
 from numabench.kernels import nearest
 
-ALL: tuple[Experiment, ...] = (Latency(), Bandwidth(), Stride(), Gemm(), Scaling())
+ALL: tuple[Experiment, ...] = (Latency(), Bandwidth(), Stride(), Gemm(), Scaling(), Hierarchy())
 
 
 def find(name: str) -> Experiment:

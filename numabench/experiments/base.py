@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from numabench.analysis import stats
 from numabench.environment import free_bytes
@@ -91,6 +91,51 @@ def size_for(
     room = (free or wanted * 4) // 4
     size = min(wanted, room) // (2 * MIB) * (2 * MIB)
     return max(size, 2 * MIB), size < 4 * reach * sparse
+
+
+def point(
+    name: str,
+    machine: Machine,
+    options: Options,
+    pair: tuple[int, int, str],
+    kernel: str,
+    *,
+    cpus: Sequence[int] = (),
+    least: int = 0,
+    unit: str = "GB/s",
+    **more: Any,
+) -> Case:
+    """A case from an (initiator, target, reason why not) of ``pairs``; by default all its cores, memory-sized."""
+    i, j, why = pair
+    cpus = tuple(cpus) or team(machine, options, i)
+    size, suspect = (0, False) if why else size_for(machine, options, j, cpus, least or 100 * MIB * len(cpus))
+    given: dict[str, Any] = {
+        "initiator": i,
+        "target": j,
+        "cpus": cpus,
+        "touch_cpus": () if why else touchers(machine, j),
+        "pages": options.pages or "thp",
+        "tier": options.tier,
+        "bytes": size,
+        "cache_suspect": suspect,
+        "unavailable": why,
+        "better": "low" if unit in ("ns", "us") else "high",
+    }
+    return Case(experiment=name, kernel=kernel, unit=unit, **(given | more))
+
+
+def local_and_far(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
+    """Pairs of the first initiator: its own node, then one target of each other class, the farthest last."""
+    found = pairs(machine, options)
+    usable = {(i, j) for i, j, why in found if not why}
+    local = next(((i, j, why) for i, j, why in found if i == j), None)
+    if local is None:
+        return [next(iter(found))] if found else []
+    far = []
+    for members in machine.pair_classes().values():
+        mine = [(i, j) for i, j in members if i == local[0] and j != i and (i, j) in usable]
+        far.extend([(*mine[0], "")] if mine else [])
+    return [local, *sorted(far, key=lambda p: machine.distance(p[0], p[1]) or 0)]
 
 
 def cell(series: Series | None, base: Series | None = None) -> Cell:

@@ -18,7 +18,8 @@ CHASE_WINDOWS, RATE_WINDOWS = 32, 5
 CHASE_WINDOW_NS = {"quick": 2e6, "standard": 5e6, "full": 10e6}
 RATE_WINDOW_NS = {"quick": 30e6, "standard": 50e6, "full": 100e6}
 WARM_LIMIT_NS = {"quick": 0.3e9, "standard": 1e9, "full": 3e9}
-SET_UP_BYTES_PER_S = 1.5e9  # only for the forecast before anything has been measured
+# Only for the forecast before anything has been measured: filling, and asking where the pages are before and after.
+SET_UP_BYTES_PER_S, PROOF_BYTES_PER_S = 1.5e9, 20e9
 
 Stamps = list[_core.Stamp]
 Figure = Callable[[Stamps], float]
@@ -27,8 +28,8 @@ Figure = Callable[[Stamps], float]
 class Job(NamedTuple):
     """A prepared case: what each thread does, what a window's stamps amount to, and how many windows of what length.
 
-    ``estimator`` makes the pass's figure of the windows'. ``extras`` gives further figures of the pass from all its
-    windows. ``checksum`` is asked for after the last window.
+    ``warm_ns`` is the length of a window of the warm-up. ``estimator`` makes the pass's figure of the windows'.
+    ``extras`` gives further figures of the pass from all its windows. ``checksum`` is asked for after the last window.
     """
 
     works: list[_core.Work]
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     estimator: Callable[[Sequence[float]], float]
     windows: int
     window_ns: float
+    warm_ns: float = 5e6
     ring_nodes: int = 0
     checksum: Callable[[], str] | None = None
     extras: Callable[[list[Stamps]], dict[str, float]] | None = None
@@ -99,7 +101,8 @@ def span_ns(stamps: Stamps) -> float:
 def rate_seconds(group: Sequence[Case], options: Options) -> float:
     """Forecast for a family of rate windows: filling once, then warm-up and windows per case."""
     windows = RATE_WINDOWS * RATE_WINDOW_NS[options.profile] + WARM_LIMIT_NS[options.profile] / 2
-    return max(case.bytes for case in group) / SET_UP_BYTES_PER_S + len(group) * windows / 1e9
+    size = max(case.bytes for case in group)
+    return size / SET_UP_BYTES_PER_S + len(group) * (windows / 1e9 + size / PROOF_BYTES_PER_S)
 
 
 def rate_job(works: list[_core.Work], figure: Figure, options: Options) -> Job:

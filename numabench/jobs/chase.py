@@ -11,6 +11,7 @@ from numabench.errors import NumabenchError
 from numabench.jobs.base import (
     CHASE_WINDOW_NS,
     CHASE_WINDOWS,
+    PROOF_BYTES_PER_S,
     SET_UP_BYTES_PER_S,
     WARM_LIMIT_NS,
     Bench,
@@ -52,10 +53,11 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     def ns_per_load(stamps: Stamps) -> float:
         return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
 
-    return Job([work], ns_per_load, min, CHASE_WINDOWS, CHASE_WINDOW_NS[bench.options.profile], ring.nodes)
+    return Job([work], ns_per_load, min, CHASE_WINDOWS, CHASE_WINDOW_NS[bench.options.profile], ring_nodes=ring.nodes)
 
 
 def seconds(group: Sequence[Case], options: Options) -> float:
     """A ring is written twice: filled and linked."""
     windows = CHASE_WINDOWS * CHASE_WINDOW_NS[options.profile] + WARM_LIMIT_NS[options.profile] / 2
-    return 2 * max(case.bytes for case in group) / SET_UP_BYTES_PER_S + len(group) * windows / 1e9
+    size = max(case.bytes for case in group)
+    return 2 * size / SET_UP_BYTES_PER_S + len(group) * (windows / 1e9 + size / PROOF_BYTES_PER_S)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hierarchy: where the caches end, and what each level costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from numabench.analysis import stats
+from numabench.analysis.levels import levels
+from numabench.experiments import base
+from numabench.machine import Machine
+from numabench.series import Axis, Case, Cell, Options, Series, Table
+from numabench.units import format_bytes, format_value
+
+SMALLEST = 4096
+STEPS = {"quick": 2, "standard": 4, "full": 4}  # points an octave near the ends of caches; else one
+NEAR = 0.8  # octaves around an end
+SPARSE_STRIDE = 256  # beyond four times the caches, as latency has it; below one line after the other, so that all fill
+
+
+class Hierarchy:
+    """One thread per kind of core: chase in random order and read loop, over working sets from 4 KiB into memory."""
+
+    name = "hierarchy"
+    question = "Where do the caches end, and what do they and memory cost?"
+    families: tuple[str, ...] = ("chase", "stream")
+    standard = False
+
+    def unavailable(self, machine: Machine, options: Options) -> str | None:
+        """Never."""
+        return None
+
+    def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """Each kind of core (kind, cache sizes) on its own node; the first also on the farthest, beyond caches."""
+        pairs = base.pairs(machine, options)
+        firsts: dict[tuple[Any, ...], tuple[int, int]] = {}
+        for i, j, why in pairs:
+            for cpu in base.team(machine, options, i) if i == j and not why else ():
+                firsts.setdefault((machine.cpu(cpu).kind, *self._ends(machine, cpu)), (cpu, i))
+        if not firsts:
+            yield from (base.point(self.name, machine, options, p, "chase", cpus=(0,)) for p in pairs[:1])
+        kinds = (options.pages,) if options.pages else ("thp", "base")
+        kernels = options.kernels or ("chase", "read")
+        for number, (cpu, node) in enumerate(firsts.values()):
+            targets = [node] + ([p[1] for p in base.local_and_far(machine, options)[1:]][-1:] if not number else [])
+            for target in targets:
+                for kind in kinds if target == node and not number else kinds[:1]:
+                    for kernel in kernels if kind == kinds[0] else [k for k in kernels if k == "chase"]:
+                        yield from self._curve(machine, options, cpu, node, target, kernel, kind)
+
+    def _curve(
+        self, machine: Machine, options: Options, cpu: int, node: int, target: int, kernel: str, kind: str
+    ) -> Iterator[Case]:
+        ends = self._ends(machine, cpu)
+        whole = base.point(self.name, machine, options, (node, target, ""), kernel, cpus=(cpu,), least=base.GIB)
+        for size in self._sizes(ends, whole.bytes, STEPS[options.profile], 2 * ends[-1] if target != node else 0):
+            stride = SPARSE_STRIDE if size > 4 * ends[-1] else base.LINE
+            yield base.point(
+                self.name,
+                machine,
+                options,
+                (node, target, ""),
+                kernel,
+                cpus=(cpu,),
+                unit="ns" if kernel == "chase" else "GB/s",
+                job="curve",
+                bytes=size,
+                pages=kind,
+                cache_suspect=False,
+                params={"cpu": cpu, "size": size} | ({"stride": stride, "window": size} if kernel == "chase" else {}),
+                share=f"{cpu}-{target}-{kind}",
+            )
+
+    def _ends(self, machine: Machine, cpu: int) -> tuple[int, ...]:
+        """Sizes of the caches that this CPU reaches, smallest first; one page if none is known."""
+        found = {c.level: c.bytes for c in machine.caches if cpu in c.cpus and c.type != "instruction"}
+        return tuple(found[level] for level in sorted(found)) or (SMALLEST,)
+
+    def _sizes(self, ends: Sequence[int], largest: int, steps: int, least: int) -> list[int]:
+        """Powers of two, ``steps`` points an octave near the ends, and the ends themselves."""
+        sizes = {1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())} | {largest, *ends}
+        for end in ends:
+            around = int(NEAR * steps)
+            sizes |= {round(end * 2 ** (k / steps) / 4096) * 4096 for k in range(-around, around + 1)}
+        return sorted(size for size in sizes if max(SMALLEST, least) <= size <= largest)
+
+    def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
+        """What was found against what the system says, then the curves."""
+        curves: dict[tuple[int, int, str, str], list[Series]] = {}
+        for s in series:
+            curves.setdefault((s.case.cpus[0], s.case.target or 0, s.case.pages, s.case.kernel), []).append(s)
+        tables = [self._found(cpu, found, machine) for (cpu, _, _, k), found in self._first(curves) if k == "chase"]
+        for kernel in dict.fromkeys(s.case.kernel for s in series):
+            mine = {key: found for key, found in curves.items() if key[3] == kernel}
+            sizes = sorted({s.case.bytes for found in mine.values() for s in found})
+            at = {key: {s.case.bytes: s for s in found} for key, found in mine.items()}
+            first = next(iter(mine.values()))[0].case
+            tables.append(
+                Table(
+                    experiment=self.name,
+                    title="Dependent load, ns" if kernel == "chase" else f"{kernel.capitalize()} by one thread, GB/s",
+                    unit=first.unit,
+                    better=first.better,
+                    corner="working set",
+                    columns=tuple(f"CPU {cpu}, node {j}, {kind}" for cpu, j, kind, _ in mine),
+                    rows=tuple(
+                        (format_bytes(size), tuple(base.cell(at[key].get(size)) for key in mine)) for size in sizes
+                    ),
+                    axis=Axis(title="working set, bytes", values=tuple(sizes), along="rows"),
+                    meaning=self._tlb(mine) if kernel == "chase" else (),
+                )
+            )
+        return tables
+
+    def _first(self, curves: dict[tuple[int, int, str, str], list[Series]]):  # type: ignore[no-untyped-def]
+        """The first chase of each CPU: on its own node."""
+        seen: set[int] = set()
+        for key, found in curves.items():
+            if key[3] == "chase" and key[0] not in seen and all(s.usable for s in found):
+                seen.add(key[0])
+                yield key, found
+
+    def _found(self, cpu: int, found: Sequence[Series], machine: Machine) -> Table:
+        sizes = [s.case.bytes for s in found]
+        reported = {c.level: c.bytes for c in machine.caches if cpu in c.cpus and c.type != "instruction"}
+        numbers = sorted(set.intersection(*({x.number for x in s.samples} for s in found)))
+        passes = [[next(x.value for x in s.samples if x.number == n) for s in found] for n in numbers]
+        whole = levels(sizes, [median(column) for column in zip(*passes, strict=True)])
+        each = [found for found in (levels(sizes, values) for values in passes) if len(found) == len(whole)]
+        rows, words = [], []
+        for at, level in enumerate(whole):
+            name = f"L{at + 1}" if level.bytes else "memory"
+            ci = stats.median_interval([found[at].value for found in each])
+            ends = [found[at].bytes or 0.0 for found in each]
+            edge = stats.median_interval(ends) if level.bytes else None
+            says = reported.get(at + 1) if level.bytes else None
+            span = f" [{format_bytes(edge[0])}, {format_bytes(edge[1])}]" if edge else ""
+            rows.append(
+                (
+                    name,
+                    (
+                        Cell(value=level.value, ci=ci),
+                        Cell(text=format_bytes(level.bytes) + span if level.bytes else "-"),
+                        Cell(text=format_bytes(says) if says else "-"),
+                    ),
+                )
+            )
+            if level.bytes and says:
+                words.append(self._against(name, cpu, level.bytes, span, says))
+        if len(whole) - 1 != len(reported):
+            words.append(
+                f"CPU {cpu}: the data show {len(whole) - 1} caches, the system names {len(reported)}: "
+                "two may cost about the same, or one is not there."
+            )
+        words.append(f"CPU {cpu}: memory costs {format_value(whole[-1].value / whole[0].value)} times the first level.")
+        return Table(
+            experiment=self.name,
+            title=f"Levels found from CPU {cpu}, ns per dependent load",
+            unit="ns",
+            better="low",
+            corner="",
+            columns=("ns", "ends at", "system says"),
+            rows=tuple(rows),
+            meaning=tuple(words),
+        )
+
+    def _against(self, name: str, cpu: int, found: float, span: str, says: int) -> str:
+        start = f"CPU {cpu}: {name} ends at {format_bytes(found)}{span}"
+        if 2**-0.25 <= found / says <= 2**0.25:
+            return f"{start}; the system says {format_bytes(says)}, which agrees within a step (a quarter octave)."
+        if found < says:
+            return (
+                f"{start}, not at the {format_bytes(says)} that the system says: "
+                "others use the rest, or a hypervisor names the whole and grants a part."
+            )
+        return f"{start}, beyond the {format_bytes(says)} that the system says."
+
+    def _tlb(self, curves: dict[tuple[int, int, str, str], list[Series]]) -> tuple[str, ...]:
+        """The cost of base pages where the working set is largest."""
+        words = []
+        for (cpu, j, kind, kernel), found in curves.items():
+            twin = curves.get((cpu, j, "thp", kernel))
+            if kind != "base" or not twin:
+                continue
+            ratio = base.paired(found[-1], twin[-1])
+            if ratio:
+                words.append(
+                    f"In {format_bytes(found[-1].case.bytes)} of base pages a load in random order takes "
+                    f"{base.in_words(ratio)} of the time in huge ones: that is the TLB's part."
+                )
+        return tuple(words)

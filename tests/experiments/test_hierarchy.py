@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hierarchy on a machine whose caches are known, and on one that claims more than it has."""
+
+from __future__ import annotations
+
+import msgspec
+
+from numabench import session
+from numabench.machine import Cache, Machine
+from numabench.series import Case, Options, Table
+from tests.fakes import Fake, two_nodes
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def machine(l2: int = MIB) -> Machine:
+    caches = tuple(
+        Cache(level, "unified" if level > 1 else "data", size, 64, (cpu,))
+        for cpu in (0, 1)
+        for level, size in ((1, 32 * KIB), (2, l2), (3, 16 * MIB))
+    )
+    return msgspec.structs.replace(two_nodes(), caches=caches)
+
+
+def truth(case: Case) -> float:
+    if case.kernel != "chase":
+        return 10.0
+    memory = (200.0 if case.target != case.initiator else 100.0) * (1.3 if case.pages == "base" else 1.0)
+    return next((v for end, v in ((32 * KIB, 1.0), (MIB, 4.0), (16 * MIB, 20.0)) if case.bytes <= end), memory)
+
+
+def tables(where: Machine, profile: str = "standard") -> list[Table]:
+    options = Options(profile=profile, passes=6)  # type: ignore[arg-type]
+    return session.tables(session.run(["hierarchy"], options, machine=where, backend=Fake(0.01, truth=truth)))
+
+
+def test_levels_and_their_ends_agree_with_what_the_system_says() -> None:
+    found = tables(machine())[0]
+    assert [name for name, _ in found.rows] == ["L1", "L2", "L3", "memory"]
+    assert sum("agrees" in line for line in found.meaning) == 3
+    assert [round(row[0].value or 0) for _, row in found.rows] == [1, 4, 20, 100]
+
+
+def test_invented_cache_is_a_disagreement() -> None:
+    words = " ".join(tables(machine(l2=4 * MIB))[0].meaning)
+    assert "L2 ends at 1" in words
+    assert "not at the 4 MiB" in words
+
+
+def test_huge_pages_against_base_pages_and_remote_only_beyond_caches() -> None:
+    curve = tables(machine(), "quick")[1]
+    assert any("1.3" in line and "TLB" in line for line in curve.meaning)
+    assert len(curve.columns) == 3
+    assert any("node 1" in column for column in curve.columns)
+    assert curve.axis is not None
+    remote = next(at for at, column in enumerate(curve.columns) if "node 1" in column)
+    measured = [size for size, (_, row) in zip(curve.axis.values, curve.rows, strict=True) if row[remote].value]
+    assert min(measured) >= 32 * MIB
+    assert len(measured) > 3
+
+
+def test_one_curve_shares_one_allocation() -> None:
+    cases = session.plan(["hierarchy"], Options(), machine())
+    assert all(case.share and case.job == "curve" for case in cases)
+    assert len({case.share for case in cases}) == 3
