@@ -134,7 +134,7 @@ clean: ## remove all that was built, the virtual environment too
 
 # ---- what must be there: Debian package and the file or command that shows it -----------------------------------------
 PACKAGES := gcc:cc libc6-dev:/usr/include/stdio.h libnuma-dev:/usr/include/numaif.h libhwloc-dev:/usr/include/hwloc.h
-PACKAGES_TEST := $(PACKAGES) valgrind:valgrind binutils:nm util-linux:setarch qemu-user-static:qemu-aarch64-static
+PACKAGES_TEST := $(PACKAGES) valgrind:valgrind binutils:nm util-linux:setarch qemu-user-static:qemu-aarch64-static chromium:chromium
 ifneq ($(ARCH),aarch64)
 PACKAGES_TEST += gcc-aarch64-linux-gnu:aarch64-linux-gnu-gcc libc6-dev-arm64-cross:/usr/aarch64-linux-gnu/lib/libc.a
 endif
@@ -151,5 +151,5 @@ $(VENV)/.installed: pyproject.toml tools/make-venv.sh | system
 	@bash tools/make-venv.sh $(VENV) $(PYTHON)
 	@touch $@
 $(VENV)/.built: $(VENV)/.installed setup.py $(wildcard csrc/*.c csrc/isa/*.c numabench/*.p[yx][xdi]) $(HEADERS)
-	NUMABENCH_WERROR=1 $(BIN)/pip install -q --no-build-isolation -e .
+	NUMABENCH_WERROR=1 PYTHONWARNINGS=ignore $(BIN)/pip install -q --no-build-isolation -e .
 	@touch $@

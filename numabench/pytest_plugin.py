@@ -7,6 +7,7 @@ Nothing heavy is imported before a fixture is used, so that a suite that does no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("numabench")
     group.addoption("--numabench-profile", default="quick", choices=["quick", "standard", "full"], help="how sure")
     group.addoption("--numabench-record", metavar="FILE", help="write the record of the benchmarks there")
+    group.addoption("--numabench-report", metavar="FILE.html", help="and a page made of it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -155,3 +157,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     writer = terminalreporter._tw
     console = Console(file=writer._file, width=writer.fullwidth, force_terminal=writer.hasmarkup)
     terminal.show(found, console, config.getoption("--numabench-record") or "")
+    page = config.getoption("--numabench-report")
+    if page:
+        from numabench.errors import NumabenchError
+        from numabench.reports import html
+
+        try:
+            html.write(page, html.page([found]).encode())
+            terminalreporter.write_line(f"Report: {Path(page).absolute().as_uri()}")
+        except NumabenchError as error:
+            terminalreporter.write_line(f"No report: {error}", red=True)

@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("look", "Experiments, kernels and tiers, and what is unavailable here."),
     "run": ("run", "Measure: all experiments, or those named."),
     "show": ("run", "Print a saved record."),
+    "report": ("report", "One page that works offline, or a single figure."),
     "recommend": ("recommend", "Exact flags for a tool, from a record."),
 }
 

@@ -38,23 +38,8 @@ def _figure(cell: Cell, marks: dict[str, str], heat: float | None) -> Text:
     return text
 
 
-def _heat(table: Table) -> dict[int, float]:
-    """0 (best) to 1 (worst) for each cell of a matrix with at least two figures."""
-    cells = [cell for _, row in table.rows for cell in row if cell.value is not None]
-    values = [cell.value for cell in cells if cell.value is not None]
-    if not table.matrix or len(values) < 2 or min(values) == max(values):
-        return {}
-    span = max(values) - min(values)
-    return {
-        id(cell): ((cell.value or 0) - min(values)) / span
-        if table.better == "low"
-        else (max(values) - (cell.value or 0)) / span
-        for cell in cells
-    }
-
-
 def _render(table: Table, marks: dict[str, str]) -> Group:
-    heat = _heat(table)
+    heat = words.shades(table)
     rich = RichTable(
         title=table.title,
         title_justify="left",

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from numabench.record import Record
-from numabench.series import FLAGS, Series
-from numabench.units import format_seconds
+from numabench.series import FLAGS, Cell, Series, Table
+from numabench.units import format_seconds, format_value
 
 
 def proven(record: Record) -> str:
@@ -62,3 +65,57 @@ def legend(series: list[Series]) -> dict[str, str]:
     """A letter for every flag that occurs."""
     seen = [name for name in FLAGS if any(name in one.flags for one in series)]
     return {name: chr(ord("a") + i) for i, name in enumerate(seen)}
+
+
+def figure(cell: Cell, unit: str) -> str:
+    """A cell in words: ``199.4 ns [199.0, 199.9], 1.88x [1.87, 1.90]``, or why there is none."""
+    if cell.value is None:
+        return cell.text or (f"unavailable: {cell.unavailable}" if cell.unavailable else "no figure")
+    half = (cell.ci[1] - cell.ci[0]) / 2 if cell.ci else None
+    said = f"{format_value(cell.value, half)} {unit}".rstrip()
+    if cell.ci:
+        said += f" [{format_value(cell.ci[0], half)}, {format_value(cell.ci[1], half)}]"
+    if cell.ratio is not None:
+        said += f", {cell.ratio:.2f}x"
+        said += f" [{cell.ratio_ci[0]:.2f}, {cell.ratio_ci[1]:.2f}]" if cell.ratio_ci else ""
+    return said
+
+
+def with_flags(cell: Cell, unit: str) -> str:
+    """The same, followed by what its flags mean."""
+    return "; ".join([figure(cell, unit), *(FLAGS.get(name, name) for name in cell.flags)])
+
+
+def short(cell: Cell) -> str:
+    """The figure alone, with the digits that its interval supports; a dash without one."""
+    if cell.value is None:
+        return cell.text or "–"
+    return format_value(cell.value, (cell.ci[1] - cell.ci[0]) / 2 if cell.ci else None)
+
+
+def slug(table: Table) -> str:
+    """A name for a table that can stand in a file name or an address."""
+    title = table.title.split(",")[0].lower()
+    return re.sub(r"[^a-z0-9]+", "-", f"{table.experiment} {title.removeprefix(table.experiment)}").strip("-")
+
+
+def shades(table: Table) -> dict[int, float]:
+    """0 (best) to 1 (worst) for each cell, by ``id``, of a matrix with at least two different figures."""
+    known = [(id(cell), cell.value) for _, row in table.rows for cell in row if cell.value is not None]
+    values = [value for _, value in known]
+    if not table.matrix or len(set(values)) < 2:
+        return {}
+    low, span = min(values), max(values) - min(values)
+    return {key: (v - low) / span if table.better == "low" else 1 - (v - low) / span for key, v in known}
+
+
+def summary(tables: Sequence[Table]) -> list[str]:
+    """The first thing that each of at most three experiments says, distance before all else."""
+    first: dict[str, str] = {}
+    for table in tables:
+        cells = [cell for _, row in table.rows for cell in row]
+        if table.matrix and len(cells) == 1 and cells[0].value is not None:
+            first.setdefault(table.experiment, f"{table.title.split(',')[0]}: {figure(cells[0], table.unit)}.")
+        for line in table.meaning:
+            first.setdefault(table.experiment, line)
+    return list(first.values())[:3]

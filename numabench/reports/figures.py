@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures as Vega-Lite specifications: pure data made of tables and records, drawn by whoever has a renderer.
+
+Grammar: Satyanarayan et al., "Vega-Lite: A Grammar of Interactive Graphics", IEEE TVCG 23(1), 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from numabench.record import Record
+from numabench.reports import words
+from numabench.series import Axis, Cell, Series, Table
+
+Spec = dict[str, Any]
+# Distinguishable with colour-blind eyes, on white and on black (after Okabe and Ito, 2008).
+COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#8866cc", "#998800", "#33aadd", "#bb5544")
+WIDTH, HEIGHT, SMALL = 520, 260, 230
+MOST_CURVES = 8
+LEGEND = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
+
+
+def curves(table: Table) -> Spec | None:
+    """A table with an axis as curves with their intervals; small multiples where the units differ."""
+    if table.axis is None:
+        return None
+    rows = [row for row in _points(table, table.axis) if row["value"] is not None and row["x"] > 0]
+    names = list(dict.fromkeys(row["curve"] for row in rows))
+    if len({row["x"] for row in rows}) < 2 or not names:
+        return None
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": table.axis.title,
+        "scale": {"type": "log", "base": 2} if table.axis.log else {"zero": False},
+        "axis": {"format": "~s", "values": sorted({row["x"] for row in rows})[:: max(len(rows) // len(names) // 8, 1)]},
+    }
+    return _several(rows, names, x, table.unit) if table.unit else _multiples(rows, names, x)
+
+
+def _points(table: Table, axis: Axis) -> Iterator[dict[str, Any]]:
+    for i, (name, cells) in enumerate(table.rows):
+        for j, cell in enumerate(cells):
+            along = axis.along == "columns"
+            curve = name if along else table.columns[j]
+            yield {
+                "x": axis.values[j if along else i],
+                "curve": curve,
+                "value": cell.value,
+                "low": cell.ci[0] if cell.ci else cell.value,
+                "high": cell.ci[1] if cell.ci else cell.value,
+                "said": f"{curve}, {table.columns[j] if along else name}: {words.figure(cell, table.unit)}",
+            }
+
+
+def _several(rows: list[dict[str, Any]], names: list[str], x: Spec, unit: str) -> Spec:
+    values = [row["value"] for row in rows]
+    wide = min(values) > 0 and max(values) > 20 * min(values)
+    scale: Spec = {"type": "log"} if wide else {"zero": True}
+    y = {"field": "value", "type": "quantitative", "title": unit, "scale": scale}
+    colour = {
+        "field": "curve",
+        "type": "nominal",
+        "title": None,
+        "sort": names,
+        "scale": {"range": list(COLOURS)},
+        "legend": {"orient": "bottom", "columns": 2, "labelLimit": 240, **LEGEND} if len(names) > 1 else None,
+    }
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "data": {"values": rows},
+        "encoding": {"x": x, "color": colour},
+        "layer": _marks(y),
+    }
+
+
+def _marks(y: Spec) -> list[Spec]:
+    bounds = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    return [
+        {"mark": {"type": "area", "opacity": 0.22, "aria": False}, "encoding": bounds},
+        {"mark": {"type": "line", "strokeWidth": 2, "aria": False}, "encoding": {"y": y}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 36},
+            "encoding": {"y": y, "description": {"field": "said"}},
+        },
+    ]
+
+
+def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec) -> Spec:
+    y = {"field": "value", "type": "quantitative", "title": None}
+    charts = [
+        {
+            "title": {"text": name, "fontSize": 11, "anchor": "start"},
+            "width": SMALL,
+            "height": SMALL * 2 // 3,
+            "data": {"values": [row for row in rows if row["curve"] == name]},
+            "encoding": {"x": x, "color": {"value": COLOURS[i % len(COLOURS)]}},
+            "layer": _marks(y),
+        }
+        for i, name in enumerate(names[:MOST_CURVES])
+    ]
+    return {"concat": charts, "columns": 2, "spacing": 24}
+
+
+def heat(table: Table) -> Spec | None:
+    """A matrix as coloured cells, for export; the page shows it as a table."""
+    cells = [
+        {
+            "row": name,
+            "column": column,
+            "value": cell.value,
+            "text": words.short(cell),
+            "said": f"{name}, {column}: {words.figure(cell, table.unit)}",
+        }
+        for name, row in table.rows
+        for column, cell in zip(table.columns, row, strict=True)
+    ]
+    if not table.matrix or not any(cell["value"] is not None for cell in cells):
+        return None
+    ends = ["#e6f0f5", "#d9642c"] if table.better == "low" else ["#d9642c", "#e6f0f5"]
+    head = {"type": "nominal", "sort": None, "title": None}
+    side = 58 if len(table.columns) <= 8 else 40
+    return {
+        "title": {"text": table.title, "anchor": "start"},
+        "width": side * len(table.columns),
+        "height": min(side, 40) * len(table.rows),
+        "data": {"values": cells},
+        "encoding": {
+            "x": {**head, "field": "column", "axis": {"orient": "top", "labelAngle": 0 if side > 40 else -45}},
+            "y": {**head, "field": "row"},
+        },
+        "layer": [
+            {
+                "mark": "rect",
+                "encoding": {
+                    "color": {"field": "value", "type": "quantitative", "legend": None, "scale": {"range": ends}},
+                    "description": {"field": "said"},
+                },
+            },
+            {"mark": {"type": "text", "color": "#111", "aria": False}, "encoding": {"text": {"field": "text"}}},
+        ],
+    }
+
+
+def roofline(record: Record) -> Spec | None:
+    """Ceilings per placement and the kernels measured under them, over arithmetic intensity.
+
+    Method: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009. The roof is the highest rate measured, the
+    slopes are the best bandwidth measured from the same CPUs for each target.
+    """
+    rates = [s for s in record.series if s.usable and s.case.unit == "GFLOP/s"]
+    streams = [s for s in record.series if s.usable and s.case.unit == "GB/s" and s.case.initiator is not None]
+    if not rates or not streams:
+        return None
+    roof = max(rates, key=lambda s: s.estimate or 0)
+    slopes = _slopes(streams, roof)
+    points, intensities = [], []
+    for series in rates:
+        x = _intensity(series)
+        if x and _where(series) in slopes and series.estimate:
+            said = f"{series.case.label}: {series.estimate:.4g} GFLOP/s at {x:.3g} flop/byte"
+            points.append({"x": x, "y": series.estimate, "curve": _where(series), "said": said})
+            intensities.append(x)
+    lines, peak = [], roof.estimate or 0.0
+    bends = [peak / rate for rate in slopes.values()]
+    left, right = min([*bends, *intensities], default=1.0) / 16, 4 * max([*bends, *intensities], default=1.0)
+    for name, rate in slopes.items():
+        for x in (left, peak / rate, right):
+            lines.append({"x": x, "y": min(peak, rate * x), "curve": name})
+    names = list(slopes)
+    colour = {
+        "field": "curve",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": names, "range": [COLOURS[i % len(COLOURS)] for i in range(len(names))]},
+        "legend": {"orient": "bottom", "columns": 3, **LEGEND},
+    }
+    axis = {"type": "quantitative", "scale": {"type": "log", "nice": False}, "axis": {"tickCount": 5, "format": "~g"}}
+    at = {"x": {**axis, "field": "x", "title": "flop per byte"}, "y": {**axis, "field": "y", "title": "GFLOP/s"}}
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "encoding": {**at, "color": colour},
+        "layer": [
+            {"data": {"values": lines}, "mark": {"type": "line", "strokeWidth": 2, "aria": False}},
+            {
+                "data": {"values": points},
+                "mark": {"type": "point", "filled": True, "size": 60},
+                "encoding": {"description": {"field": "said"}},
+            },
+        ],
+    }
+
+
+def _where(series: Series) -> str:
+    case = series.case
+    return "local" if case.initiator == case.target else f"node {case.initiator} on memory of node {case.target}"
+
+
+def _slopes(streams: Sequence[Series], roof: Series) -> dict[str, float]:
+    """Best bandwidth from the roof's initiator: local, and the worst remote target."""
+    mine = [s for s in streams if s.case.initiator == roof.case.initiator and len(s.case.cpus) == len(roof.case.cpus)]
+    best: dict[str, float] = {}
+    for series in mine:
+        best[_where(series)] = max(best.get(_where(series), 0.0), series.estimate or 0.0)
+    far = {name: rate for name, rate in best.items() if name != "local"}
+    worst = min(far, key=lambda name: far[name]) if far else ""
+    return {name: best[name] for name in ("local", worst) if best.get(name)}
+
+
+def _intensity(series: Series) -> float | None:
+    """Flop per byte of a multiplication that reads its operands once and writes its result once."""
+    m, n, k = (series.case.params.get(key) for key in ("m", "n", "k"))
+    if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int)):
+        return None
+    element = {"f64": 8, "bf16": 2, "int8": 1, "s8": 1}
+    size = next((width for tag, width in element.items() if tag in series.case.kernel), 4)
+    return 2 * m * n * k / (size * (m * k + k * n + 2 * m * n))
+
+
+def all_of(record: Record, tables: Sequence[Table]) -> dict[str, Spec]:
+    """Every figure that this record can give, by name."""
+    found: dict[str, Spec] = {}
+    for table in tables:
+        for spec in (heat(table), curves(table)):
+            if spec:
+                name = words.slug(table)
+                found[name if name not in found else f"{name}-{len(found)}"] = spec
+    roof = roofline(record)
+    return found | ({"roofline": roof} if roof else {})
+
+
+def cells(table: Table) -> Iterator[Cell]:
+    """All cells of a table."""
+    for _, row in table.rows:
+        yield from row

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page: whole by itself, true to the record, readable without a mouse; figures as files."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from numabench import session
+from numabench.cli import cli
+from numabench.errors import UsageError
+from numabench.record import Record, save
+from numabench.reports import drawing, html
+from numabench.series import Options
+from tests.fakes import Fake, two_nodes
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes; fails on a tag that is not closed where it was opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return session.run((), Options(profile="quick"), machine=two_nodes(), backend=Fake(flags=("not_steady",)))
+
+
+def test_page_is_whole_and_loads_nothing(record: Record) -> None:
+    page = Page(html.page([record]))
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "img", "iframe", "object"), tag
+        for name in ("src", "href", "xlink:href", "action"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+    styles = re.findall(r"url\(([^)]*)\)", html.page([record]))
+    assert all(each.startswith("#") for each in styles)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {str(attributes["href"])[1:] for tag, attributes in page.tags if tag == "a"}
+    assert targets <= set(ids)
+
+
+def test_every_cell_is_there_with_its_interval_and_can_be_reached_by_keyboard(record: Record) -> None:
+    page = Page(html.page([record]))
+    tips = {
+        attributes["data-tip"]: attributes for tag, attributes in page.tags if tag == "td" and "data-tip" in attributes
+    }
+    assert all(attributes["tabindex"] == "0" for attributes in tips.values())
+    latency = [said for said in tips if said and said.startswith("CPUs of 0, node 1:") and " ns [" in said]
+    assert len(latency) == 1
+    assert "x [1." in latency[0]
+    assert "had not settled" in latency[0]
+
+
+def test_charts_carry_words_for_those_who_do_not_see_them(record: Record) -> None:
+    page = Page(html.page([record]))
+    said = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "path"]
+    assert any(label.startswith("node 0, thp, 64 B: ") and " ns [" in label for label in said)
+    assert sum(tag == "svg" for tag, _ in page.tags) == 3, "machine, stride, roofline"
+
+
+def test_names_from_a_record_are_text_and_not_markup(record: Record) -> None:
+    machine = msgspec.structs.replace(record.machine, cpu_model='<script>alert("x")</script>')
+    text = html.page([msgspec.structs.replace(record, machine=machine)])
+    assert "<script>alert" not in text
+    assert text.count("<script>") == 1
+
+
+def test_reason_of_what_could_not_run_is_said() -> None:
+    broken = session.run(["bandwidth"], Options(profile="quick"), machine=two_nodes(), backend=Fake(broken="copy"))
+    assert "unavailable: broken on purpose" in Page(html.page([broken])).text
+
+
+def test_records_side_by_side(record: Record) -> None:
+    page = Page(html.page([record, msgspec.structs.replace(record, created="2026-01-02T03:04:05Z")]))
+    assert "Side by side" in page.text
+    assert "2026-01-02 03:04" in page.text
+    assert "1.00×" in page.text
+
+
+def test_drawing_colours_the_worst_link_and_names_it(record: Record) -> None:
+    drawn = drawing.draw(record)
+    assert [box.name for box in drawn.boxes] == ["node 0", "node 1"]
+    assert len(drawn.links) == 1
+    assert drawn.links[0].label.startswith("1.9")
+    one = session.run(["stride"], Options(profile="quick"), machine=two_nodes(), backend=Fake())
+    assert "firmware" in drawing.draw(one).legend
+
+
+def test_figures_as_files(record: Record, tmp_path: Path) -> None:
+    names = html.figure_names(record)
+    assert {"machine", "roofline"} <= set(names)
+    for name in names:
+        assert ET.fromstring(html.figure(record, name, "svg")).tag.endswith("svg")
+    assert html.figure(record, "machine", "png").startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="machine, "):
+        html.figure(record, "nothing", "svg")
+    saved, out = tmp_path / "r.json", tmp_path / "r.png"
+    save(record, saved)
+    done = CliRunner().invoke(cli, ["report", str(saved), "--figure", "roofline", "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+    done = CliRunner().invoke(cli, ["report", str(saved), "--figure", "roofline", "-o", str(tmp_path / "r.gif")])
+    assert isinstance(done.exception, UsageError)
