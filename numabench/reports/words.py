@@ -10,6 +10,8 @@ from numabench.record import Record
 from numabench.series import FLAGS, Cell, Series, Table
 from numabench.units import format_seconds, format_value
 
+LEAST_SPAN = 0.25
+
 
 def proven(record: Record) -> str:
     """One line on the evidence: pages on their nodes before and after, threads on their CPUs, cases flagged."""
@@ -105,7 +107,8 @@ def shades(table: Table) -> dict[int, float]:
     values = [value for _, value in known]
     if not table.matrix or len(set(values)) < 2:
         return {}
-    low, span = min(values), max(values) - min(values)
+    low = min(values)
+    span = max(max(values) - low, LEAST_SPAN * low)  # a per cent of difference is not painted as a fault
     return {key: (v - low) / span if table.better == "low" else 1 - (v - low) / span for key, v in known}
 
 
