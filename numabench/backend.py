@@ -76,6 +76,8 @@ class Hardware:
             after = [buffer.proof() for buffer in buffers]
             values = tuple(job.figure(stamps) for stamps in windows)
             extras = job.extras(windows) if job.extras else {}
+            filled_s = sum(buffer.filled_s for buffer in buffers)
+            extras["fill_gb_per_s"] = sum(buffer.bytes for buffer in buffers) / max(filled_s, 1e-9) / 1e9
             seen = Evidence(
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 ring_nodes=job.ring_nodes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -48,6 +49,7 @@ class Buffer:
 
     def __init__(self, region: _core.Region, nodes: tuple[int, ...], how: str) -> None:
         self.region, self.nodes, self.how = region, nodes, how
+        self.filled_s = 0.0  # time that faulting in and writing took
 
     def __enter__(self) -> Buffer:
         return self
@@ -128,9 +130,12 @@ def allocate(
     _refuse(machine, wanted, nodes, pages, policy)
     cpus = tuple(touch) or machine.one_cpu_per_core(machine.nearest_cpus(nodes[0])) if nodes else tuple(touch)
     region, how = _map(machine, wanted, nodes, pages, policy)
+    filled_s = 0.0
     try:
         with _core.Team(cpus or machine.allowed_cpus[:1]) as team:
+            started = time.monotonic()
             touch_region(region, team, fill, seed)
+            filled_s = time.monotonic() - started
         if pages == "thp" and region.smaps().anon_huge < 0.99 * region.bytes:
             with suppress(PlacementError, Unsupported):  # the proof will show what there is
                 region.collapse()
@@ -139,7 +144,9 @@ def allocate(
         if isinstance(error, PlacementError) and error.errno in (errno.EFAULT, errno.ENOMEM):
             raise _exhausted(machine, wanted, nodes, pages) from error
         raise
-    return Buffer(region, nodes, how)
+    buffer = Buffer(region, nodes, how)
+    buffer.filled_s = filled_s
+    return buffer
 
 
 def touch_region(region: _core.Region, team: _core.Team, fill: str, seed: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from numabench.errors import NumabenchError
-from numabench.machine import Distances, Machine
+from numabench.machine import Cache, Distances, Machine, Node, Package
 from numabench.series import Case, Evidence, Sample
 
 
@@ -31,6 +31,61 @@ def two_nodes() -> Machine:
         distances=Distances((0, 1), ((10, 21), (21, 10))),
         allowed_cpus=(0, 1),
         allowed_nodes=(0, 1),
+        topology_unproven=False,
+    )
+
+
+def many(nodes: int = 4, cores: int = 2, smt: int = 1, packages: int = 2, bare: int = 0, l3: int = 0) -> Machine:
+    """A made-up machine: so many nodes with cores of so many threads, in packages, and ``bare`` nodes without CPUs.
+
+    CPUs are numbered node by node, second threads behind all first ones. Distance 10, 12 in a package, 32 across; 24
+    to a bare node from all. One L3 per node, or one per ``l3`` cores.
+    """
+    here = Machine.load()
+    base = here.cpus[0]
+    count = nodes * cores
+    per = nodes // packages
+    own = [tuple(t * count + n * cores + c for t in range(smt) for c in range(cores)) for n in range(nodes)]
+    threads = [tuple(core + t * count for t in range(smt)) for core in range(count)]
+    domains = [threads[at : at + (l3 or cores)] for at in range(0, count, l3 or cores)]
+    caches = tuple(Cache(3, "unified", 8 << 20, 64, tuple(sorted(sum(domain, ())))) for domain in domains)
+    replace = msgspec.structs.replace
+    ids = tuple(range(nodes + bare))
+
+    def distance(i: int, j: int) -> int:
+        if i == j:
+            return 10
+        return 24 if max(i, j) >= nodes else 12 if i // per == j // per else 32
+
+    cpus = [
+        replace(
+            base,
+            id=core + t * count,
+            core=core,
+            package=core // cores // per,
+            node=core // cores,
+            l3=core // (l3 or cores),
+            smt_index=t,
+            kind=0,
+            allowed=True,
+        )
+        for t in range(smt)
+        for core in range(count)
+    ]
+    everything = tuple(cpu.id for cpu in cpus)
+    return replace(
+        here,
+        source="a test",
+        nodes=tuple(
+            Node(n, own[n] if n < nodes else (), 8 << 30, own[n] if n < nodes else everything, True) for n in ids
+        ),
+        cpus=tuple(cpus),
+        cores=tuple(threads),
+        caches=caches,
+        packages=tuple(Package(p, tuple(sorted(c.id for c in cpus if c.package == p))) for p in range(packages)),
+        distances=Distances(ids, tuple(tuple(distance(i, j) for j in ids) for i in ids)),
+        allowed_cpus=everything,
+        allowed_nodes=ids,
         topology_unproven=False,
     )
 

@@ -9,11 +9,24 @@ from numabench.experiments.base import Experiment
 from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
+from numabench.experiments.mixes import Mixes
+from numabench.experiments.pages import Pages
 from numabench.experiments.scaling import Scaling
+from numabench.experiments.smt import Smt
 from numabench.experiments.stride import Stride
 from numabench.kernels import nearest
 
-ALL: tuple[Experiment, ...] = (Latency(), Bandwidth(), Stride(), Gemm(), Scaling(), Hierarchy())
+ALL: tuple[Experiment, ...] = (
+    Latency(),
+    Bandwidth(),
+    Stride(),
+    Gemm(),
+    Scaling(),
+    Hierarchy(),
+    Mixes(),
+    Pages(),
+    Smt(),
+)
 
 
 def find(name: str) -> Experiment:

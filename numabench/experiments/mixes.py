@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixes: how the share of writes changes what a memory gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from numabench import kernels
+from numabench.experiments import base
+from numabench.machine import Machine
+from numabench.series import Case, Cell, Options, Series, Table
+from numabench.units import format_value
+
+# Reads : writes on the bus. Plain kernels write in place, so that no write-allocate adds reads; `write` alone is the
+# exception and shows what a write-allocate costs. Gather reads lines of 64 bytes in random order.
+MIXES = {
+    "read": "1R",
+    "mix_3_1": "3R:1W",
+    "mix_2_1": "2R:1W",
+    "update": "1R:1W",
+    "write": "1W",
+    "mix_3_1_nt": "3R:1W NT",
+    "mix_2_1_nt": "2R:1W NT",
+    "copy_nt": "1R:1W NT",
+    "write_nt": "1W NT",
+    "gather": "1R random lines",
+}
+
+
+class Mixes:
+    """A node's cores, private arrays, one mix after the other, on memory of each kind of distance."""
+
+    name = "mixes"
+    question = "How does the ratio of reads to writes change the ceiling, and do non-temporal stores pay?"
+    families: tuple[str, ...] = ("stream", "gather")
+    standard = False
+
+    def unavailable(self, machine: Machine, options: Options) -> str | None:
+        """Never."""
+        return None
+
+    def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """Local, one target of each other class; every mix that the tier has."""
+        known = kernels.tier(options.tier).kernels
+        for pair in base.local_and_far(machine, options):
+            for kernel in options.kernels or [name for name in MIXES if name in known]:
+                lines = known[kernel].family == "gather"
+                yield base.point(
+                    self.name,
+                    machine,
+                    options,
+                    pair,
+                    kernel,
+                    share=f"{pair[0]}-{pair[1]}{'-gather' * lines}",
+                    params={"row": base.LINE} if lines else {},
+                )
+
+    def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
+        """Mixes down, targets across; the ratio is to reading. Then what the bus carries."""
+        targets = list(dict.fromkeys((s.case.initiator, s.case.target) for s in series))
+        names = list(dict.fromkeys(s.case.kernel for s in series))
+        at = {(s.case.kernel, (s.case.initiator, s.case.target)): s for s in series}
+        words: list[str] = []
+        for pair in targets:
+            words += self._words(pair, [at[name, pair] for name in names if (name, pair) in at])
+        rows = tuple(
+            (
+                MIXES.get(name, name),
+                tuple(base.cell(at.get((name, p)), at.get((names[0], p))) for p in targets)
+                + tuple(self._bus(at.get((name, p))) for p in targets[:1]),
+            )
+            for name in names
+        )
+        return [
+            Table(
+                experiment=self.name,
+                title="Bandwidth by mix, GB/s of the application",
+                unit="GB/s",
+                better="high",
+                corner="on the bus",
+                columns=(*(f"CPUs of {i}, node {j}" for i, j in targets), "bus GB/s"),
+                rows=rows,
+                meaning=tuple(words),
+            )
+        ]
+
+    def _bus(self, series: Series | None) -> Cell:
+        """Bytes on the bus: between no and full write-allocate, which only memory counters could tell apart."""
+        if series is None or series.estimate is None:
+            return Cell(unavailable="not measured")
+        kernel = kernels.tiers()[series.case.tier].kernels.get(series.case.kernel)
+        if kernel is None:
+            return Cell(unavailable="a kernel that this version does not have")
+        most = series.estimate * (1 + kernel.bytes_allocated / kernels.app_bytes(kernel))
+        low, high = format_value(series.estimate), format_value(most)
+        return Cell(text=low if low == high else f"{low} to {high}")
+
+    def _words(self, pair: tuple[int | None, int | None], found: Sequence[Series]) -> Iterator[str]:
+        known = [s for s in found if s.usable and s.case.kernel in MIXES and s.case.kernel != "gather"]
+        read = next((s for s in known if s.case.kernel == "read"), None)
+        if not known or read is None:
+            return
+        where = f"CPUs of {pair[0]}, node {pair[1]}"
+        for word, pick in (("most", max), ("least", min)):
+            best = pick(known, key=lambda s: s.estimate or 0)
+            ratio = base.paired(best, read)
+            if best is not read and ratio:
+                yield f"{where}: {MIXES[best.case.kernel]} gives the {word}, {base.in_words(ratio)} of reading."
+        for plain, past in (("update", "copy_nt"), ("write", "write_nt")):
+            pairs = [next((s for s in known if s.case.kernel == name), None) for name in (past, plain)]
+            ratio = base.paired(pairs[0], pairs[1]) if pairs[0] and pairs[1] else None
+            if ratio:
+                yield f"{where}: stores past the caches give {base.in_words(ratio)} of plain ones ({MIXES[plain]})."

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixes, pages and SMT: what is planned, and what is concluded when the true figures are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from numabench import session
+from numabench.record import Record
+from numabench.series import Case, Options, Table
+from tests.fakes import Fake, many, two_nodes
+
+QUICK = Options(profile="quick")
+
+
+def ran(name: str, truth: Callable[[Case], float], machine=None, extras=None) -> tuple[Record, list[Table]]:  # type: ignore[no-untyped-def]
+    backend = Fake(0.001, truth=truth, extras=extras)
+    record = session.run([name], QUICK, machine=machine or two_nodes(), backend=backend)
+    return record, session.tables(record)
+
+
+def test_mixes_name_the_best_and_whether_stores_past_the_caches_pay() -> None:
+    rates = {"read": 100.0, "update": 150.0, "write": 60.0, "copy_nt": 120.0, "write_nt": 90.0}
+    record, (table,) = ran("mixes", lambda case: rates.get(case.kernel, 110.0) / (1 if case.target == 0 else 2))
+    assert {(s.case.initiator, s.case.target) for s in record.series} == {(0, 0), (0, 1)}
+    local = [line for line in table.meaning if "node 0:" in line]
+    assert any("1R:1W gives the most, 1.50x" in line for line in local)
+    assert any("1W gives the least, 0.6" in line for line in local)
+    assert any("0.8" in line and "(1R:1W)" in line for line in local)
+    bus = {name: row[-1].text for name, row in table.rows}
+    assert " to " in bus["1W"]  # a write-allocate may double it
+    assert " to " not in bus["1R"]
+
+
+def test_mixes_visit_one_target_of_each_class_and_nodes_without_cpus() -> None:
+    cases = session.plan(["mixes"], QUICK, many(nodes=4, packages=2, bare=1))
+    assert [*dict.fromkeys(case.target for case in cases)] == [0, 1, 4, 2]
+
+
+def test_pages_say_what_is_missing_and_how_to_get_it() -> None:
+    machine = two_nodes()
+    nodes = (msgspec.structs.replace(machine.nodes[0], huge_pages={2 << 20: 512, 1 << 30: 0}), machine.nodes[1])
+    machine = msgspec.structs.replace(machine, nodes=nodes)
+    truth = {"base": 150.0, "thp": 100.0, "2M": 99.0}
+    record, tables = ran(
+        "pages",
+        lambda case: truth[case.pages],
+        machine,
+        extras=lambda case: {"fill_gb_per_s": 2.0 + (case.pages != "base")},
+    )
+    away = {(s.case.target, s.case.pages): s.unavailable for s in record.series if s.unavailable}
+    assert (0, "2M") not in away
+    assert "node0/hugepages/hugepages-1048576kB/nr_hugepages" in away[0, "1G"]
+    assert "node1/hugepages/hugepages-2048kB/nr_hugepages" in away[1, "2M"]
+    chase = next(t for t in tables if "Dependent" in t.title)
+    assert any("thp is 0.6" in line for line in chase.meaning)
+    assert {name: row[-1].value for name, row in chase.rows}["thp"] == 3.0
+
+
+def test_chase_of_pages_is_in_random_order_over_everything() -> None:
+    for case in session.plan(["pages"], QUICK, two_nodes()):
+        if case.kernel == "chase" and not case.unavailable:
+            assert case.params["window"] == case.bytes
+            assert len(case.cpus) == 1
+
+
+def test_smt_compares_the_same_cores() -> None:
+    record, (table,) = ran("smt", lambda case: 10.0 * (1.3 if len(case.cpus) > 2 else 1.0), many(smt=2))
+    assert {s.case.cpus for s in record.series} == {(0, 1), (0, 8, 1, 9)}
+    assert any("1.3" in line and "decode" in line for line in table.meaning)
+
+
+def test_smt_without_second_threads() -> None:
+    (case,) = session.plan(["smt"], QUICK, many(smt=1))
+    assert case.unavailable == "one thread per core"
