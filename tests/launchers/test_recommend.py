@@ -8,7 +8,6 @@ import random
 import re
 import shlex
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,10 @@ from numabench.series import Case, Evidence, Options, Sample, Series
 from numabench.units import parse_numbers
 from tests.fakes import Fake, two_nodes
 from tests.machine import facts
+from tests.machine.facts import machine
 
 TOOLS = sorted(launchers.tools())
 GOALS: tuple[layout.Goal, ...] = ("one-per-node", "split", "whole")
-
-
-@functools.cache
-def machine(name: str) -> Machine:
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix="numabench-tree-"))
-    with tarfile.open(facts.DATA / f"{name}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return Machine.load(folder / name)
 
 
 def said(answer: str, entry: dict[str, str]) -> str:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,14 @@ from numabench.machine import Machine
 DATA = Path(__file__).parent / "data"
 NAMES = sorted(path.stem for path in DATA.glob("*.json"))
 CACHE_TYPES = {"data": "Data", "instruction": "Instruction", "unified": "Unified"}
+
+
+@functools.cache
+def machine(name: str) -> Machine:
+    """One of the captured machines."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(DATA / f"{name}.tar.xz") as archive:
+        archive.extractall(folder, filter="tar")
+        return Machine.load(Path(folder) / name)
 
 
 def expected(name: str) -> dict[str, Any]:

@@ -6,22 +6,19 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
 from numabench import session
-from numabench.machine import Machine
-from numabench.record import Record
 from numabench.reports import html
 from numabench.series import Options
 from tests.fakes import Fake
+from tests.machine import facts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-DATA = Path(__file__).parents[1] / "machine" / "data"
 LARGEST_BYTES = 6_000_000
 PROBE = """<script>addEventListener("load", () => {
   const cell = document.querySelector("td[tabindex]"); cell.focus();
@@ -38,10 +35,8 @@ PROBE = """<script>addEventListener("load", () => {
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record of seventeen nodes as a page."""
     folder = tmp_path_factory.mktemp("page")
-    with tarfile.open(DATA / "128ia64-17n4s2c.tar.xz") as archive:
-        archive.extractall(folder, filter="tar")
-    tree = next(path for path in folder.rglob("sys") if path.is_dir()).parent
-    record: Record = session.run((), Options(profile="quick"), machine=Machine.load(tree), backend=Fake())
+    machine = facts.machine("128ia64-17n4s2c")
+    record = session.run((), Options(profile="quick"), machine=machine, backend=Fake())
     assert len(record.machine.nodes) == 17
     out = folder / "report.html"
     out.write_text(html.page([record]))
