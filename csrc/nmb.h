@@ -98,21 +98,41 @@ int nmb_smaps_query(const void *base, nmb_smaps *out);
 /* What /proc/self/numa_maps says of it: bytes per node (NMB_MAX_NODES entries) and the kernel page size. */
 int nmb_numa_maps_query(const void *base, uint64_t *bytes_per_node, uint64_t *kernel_page);
 
+/* ---- barrier.c -------------------------------------------------------------------------------------------------- */
+
+/* SPIN polls without pause and never gives its CPU away; FUTEX sleeps at once; POLITE pauses, then yields. */
+enum nmb_wait { NMB_WAIT_SPIN = 0, NMB_WAIT_FUTEX = 1, NMB_WAIT_POLITE = 2 };
+
+/* A flat barrier, ready when arrived is 0. Its home is where the caller puts it, aligned to NMB_PAD. */
+typedef struct nmb_barrier {
+    _Alignas(NMB_PAD) unsigned arrived;
+    _Alignas(NMB_PAD) unsigned turn;
+} nmb_barrier;
+
+/* Sense-reversing barrier of `count` threads (Mellor-Crummey and Scott, ACM TOCS 9(1), 1991), all with the same `wait`.
+ * The last to arrive calls last(arg), unless NULL, before it lets the others go. 0, or -ECANCELED when *stop was seen
+ * to be set; the barrier must then be made ready again. */
+int nmb_barrier_wait(nmb_barrier *barrier, unsigned count, int wait, const int *stop, void (*last)(void *), void *arg);
+
 /* ---- kernels: registry.c, isa/ and kernels/ -------------------------------------------------------------------------
  */
 
 /* What one thread works on. The caller sets it up; a kernel changes only cursor[] and what the arrays hold. */
 typedef struct nmb_args {
-    void *a, *b, *c; /* arrays; gemm: C = alpha A B + beta C */
-    size_t bytes;    /* of each array */
-    size_t stride;   /* stride family, bytes between accesses */
-    double scalar;   /* scale, triad, update */
-    uint64_t seed;   /* values written by write kernels and fill: never all zero, different from call to call */
-    void *cursor[NMB_MAX_CHAINS]; /* chase: the pointer at which each chain stands */
-    unsigned chains;
-    unsigned part, parts; /* this thread's share of a common job */
-    void *shared;         /* common job (a ring being built, ...) */
-    const int *stop;      /* long kernels look at it between blocks and return early when it is not 0 */
+    void *a, *b, *c, *d; /* arrays; gemm: C = alpha A B + beta C */
+    size_t bytes;        /* of each array */
+    size_t stride;       /* bytes between accesses (stride), between the parts' vectors (allreduce) */
+    double scalar;       /* scale, triad, update */
+    uint64_t delay;      /* stream: dependent additions, about one cycle each, after every four lines */
+    uint64_t seed;       /* values written by write kernels and fill: never all zero, different from call to call */
+    void *cursor[NMB_MAX_CHAINS]; /* chase: the pointer at which each chain stands; gather: the next index */
+    unsigned chains;              /* gather: lines a row; shared and sync: 1 */
+    unsigned part, parts;         /* this thread's share of a common job */
+    void *shared;                 /* common job (a ring being built, ...); shared and sync: the lines or the barrier */
+    int wait;                     /* sync: how a part waits, an nmb_wait */
+    uint64_t *ticks;              /* shared and sync: clock's ticks at the end of each round go here, unless NULL */
+    const nmb_clock *clock;       /* set by the run, as is stop */
+    const int *stop;              /* long kernels look at it between blocks and return early when it is not 0 */
     /* gemm: row-major m x n = m x k times k x n; leading dimensions in elements; scratch is at least
      * nmb_gemm_scratch() bytes; block sizes of 0 mean the kernel's own. */
     size_t m, n, k, lda, ldb, ldc;
@@ -126,11 +146,12 @@ typedef struct nmb_args {
 typedef uint64_t (*nmb_kernel_fn)(nmb_args *args, uint64_t loops);
 
 enum nmb_kernel_flag {
-    NMB_SLICED = 1,    /* one round = the arrays once; may be called on slices of them */
-    NMB_COUNTED = 2,   /* one round = one element per chain (chase) or one multiplication (gemm) */
-    NMB_NT = 4,        /* stores bypass the caches; fenced inside the call */
-    NMB_DEPENDENT = 8, /* each access waits for the one before */
-    NMB_SETUP = 16     /* prepares buffers; not measured, not listed */
+    NMB_SLICED = 1,     /* one round = the arrays once; may be called on slices of them */
+    NMB_COUNTED = 2,    /* one round = one element per chain (chase) or one multiplication (gemm) */
+    NMB_NT = 4,         /* stores bypass the caches; fenced inside the call */
+    NMB_DEPENDENT = 8,  /* each access waits for the one before */
+    NMB_SETUP = 16,     /* prepares buffers; not measured, not listed */
+    NMB_COLLECTIVE = 32 /* parts wait for each other: all `parts` of them run at once, all rounds in one call */
 };
 
 /* One kernel in one tier. An element is one array element (stream), one access (stride), one load (chase), one

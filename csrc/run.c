@@ -29,7 +29,7 @@ static uint64_t next_share(const nmb_work *work, nmb_args *args, size_t *offset,
 {
     size_t bytes = work->args.bytes, block = work->block;
     if (!(work->kernel->flags & NMB_SLICED)) {
-        uint64_t rounds = block ? block : 1;
+        uint64_t rounds = work->kernel->flags & NMB_COLLECTIVE ? rounds_left : block ? block : 1;
         return rounds < rounds_left ? rounds : rounds_left;
     }
     if (block == 0 || block >= bytes) {
@@ -39,6 +39,7 @@ static uint64_t next_share(const nmb_work *work, nmb_args *args, size_t *offset,
     args->a = at(work->args.a, *offset);
     args->b = at(work->args.b, *offset);
     args->c = at(work->args.c, *offset);
+    args->d = at(work->args.d, *offset);
     args->bytes = bytes - *offset < block ? bytes - *offset : block;
     *offset = *offset + args->bytes < bytes ? *offset + args->bytes : 0;
     return 1;
@@ -56,6 +57,9 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
     double done = 0;
 
     args.stop = (const int *)&team->stop;
+    args.clock = &team->clock;
+    if (work->kernel->flags & NMB_COLLECTIVE)
+        args.seed += team->start;     /* the same for all, never twice */
     if (!work->loops && now >= end) { /* more threads than CPUs: this one's turn came after the window */
         stamp->end = now;
         return;
@@ -85,11 +89,12 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
         }
     } while (left && !atomic_load_explicit(&team->stop, memory_order_relaxed));
     stamp->end = work->loops ? nmb_clock_now(&team->clock) : now;
-    stamp->elements = done;
+    stamp->elements = work->kernel->flags & NMB_COLLECTIVE && atomic_load(&team->stop) ? 0 : done;
     stamp->sink = sink;
     for (unsigned i = 0; i < NMB_MAX_CHAINS; i++)
         work->args.cursor[i] = args.cursor[i];
-    work->args.seed = args.seed;
+    if (!(work->kernel->flags & NMB_COLLECTIVE))
+        work->args.seed = args.seed;
 }
 
 static void set_start(void *arg)
@@ -125,7 +130,7 @@ void nmb_run_one(nmb_worker *worker)
         stamp->core_hz_before = nmb_core_hz(&team->clock);
     count_switches(stamp, -1);
     stamp->error = nmb_affinity_where(&stamp->cpu_start, &node);
-    nmb_barrier_wait(&team->barrier, team->active, set_start, team);
+    nmb_barrier_wait(&team->barrier, team->active, NMB_WAIT_POLITE, NULL, set_start, team);
     do
         stamp->start = nmb_clock_now(&team->clock);
     while (stamp->start < team->start && team->clock.source == NMB_CLOCK_COUNTER);

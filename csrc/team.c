@@ -4,47 +4,14 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
-#include <sched.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "arch/arch.h"
+#include "futex.h"
 
 /* Spins before a waiter gives its CPU away: about 10 us, longer than a run's start takes. */
-enum { SPINS_BEFORE_SLEEP = 256, SPINS_BEFORE_YIELD = 4096 };
-
-static int futex_wait(_Atomic unsigned *word, unsigned seen, const struct timespec *timeout)
-{
-    return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, timeout, NULL, 0) ? -errno : 0;
-}
-
-static void futex_wake_all(_Atomic unsigned *word)
-{
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
-
-int nmb_barrier_wait(nmb_barrier *barrier, unsigned count, void (*last)(void *), void *arg)
-{
-    /* Cannot change before this thread has arrived, so it need not be kept from one barrier to the next. */
-    unsigned sense = atomic_load_explicit(&barrier->sense, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == count) {
-        if (last)
-            last(arg);
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->sense, !sense, memory_order_release);
-        return 1;
-    }
-    for (unsigned spins = 0; atomic_load_explicit(&barrier->sense, memory_order_acquire) == sense; spins++) {
-        if (spins < SPINS_BEFORE_YIELD)
-            nmb_pause();
-        else
-            sched_yield(); /* more threads than CPUs */
-    }
-    return 0;
-}
+enum { SPINS_BEFORE_SLEEP = 256 };
 
 static unsigned await_generation(nmb_team *team, unsigned seen)
 {
@@ -56,7 +23,7 @@ static unsigned await_generation(nmb_team *team, unsigned seen)
     }
     unsigned now;
     while ((now = atomic_load_explicit(&team->generation, memory_order_acquire)) == seen)
-        (void)futex_wait(&team->generation, seen, NULL);
+        (void)nmb_futex_wait((const unsigned *)&team->generation, seen, NULL);
     return now;
 }
 
@@ -78,7 +45,7 @@ static int settle(const nmb_worker *worker)
 static void finish(nmb_team *team)
 {
     if (atomic_fetch_sub_explicit(&team->pending, 1, memory_order_acq_rel) == 1)
-        futex_wake_all(&team->pending);
+        nmb_futex_wake_all((const unsigned *)&team->pending);
 }
 
 static void *worker_main(void *arg)
@@ -101,7 +68,7 @@ static void *worker_main(void *arg)
 static void wake(nmb_team *team)
 {
     atomic_fetch_add_explicit(&team->generation, 1, memory_order_acq_rel);
-    futex_wake_all(&team->generation);
+    nmb_futex_wake_all((const unsigned *)&team->generation);
 }
 
 int nmb_team_create(const nmb_clock *clock, const int *cpus, size_t count, nmb_team **out)
@@ -165,7 +132,7 @@ int nmb_team_start(nmb_team *team, nmb_work *works, uint64_t window_ticks, unsig
         return -EBUSY;
     unsigned active = 0;
     for (size_t i = 0; i < team->count; i++) {
-        if (works[i].kernel && works[i].loops == 0 && window_ticks == 0)
+        if (works[i].kernel && works[i].loops == 0 && (window_ticks == 0 || works[i].kernel->flags & NMB_COLLECTIVE))
             return -EINVAL; /* would never end */
         active += works[i].kernel != NULL;
     }
@@ -194,7 +161,7 @@ int nmb_team_wait(nmb_team *team, unsigned timeout_ms)
         if (left <= 0)
             return -ETIMEDOUT;
         struct timespec rest = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
-        (void)futex_wait(&team->pending, pending, &rest);
+        (void)nmb_futex_wait((const unsigned *)&team->pending, pending, &rest);
     }
     for (size_t i = 0; i < team->count; i++)
         team->stamps[i] = team->workers[i].stamp;

@@ -8,11 +8,6 @@
 
 #include "nmb.h"
 
-typedef struct nmb_barrier {
-    _Alignas(NMB_PAD) atomic_uint arrived;
-    _Alignas(NMB_PAD) atomic_uint sense;
-} nmb_barrier;
-
 typedef struct nmb_worker {
     _Alignas(NMB_PAD) nmb_team *team;
     pthread_t thread;
@@ -37,9 +32,6 @@ struct nmb_team {
     uint64_t start; /* common start of the run, set by the last to arrive */
 };
 
-/* Sense-reversing barrier (Mellor-Crummey and Scott, ACM TOCS 9(1), 1991). The last to arrive calls last(arg) before it
- * lets the others go; returns 1 on that thread. */
-int nmb_barrier_wait(nmb_barrier *barrier, unsigned count, void (*last)(void *), void *arg);
 void nmb_run_one(nmb_worker *worker);
 
 #endif

@@ -8,6 +8,7 @@ from typing_extensions import Buffer, disjoint_base
 MAX_CHAINS: int
 PAGE_KINDS: tuple[str, ...]
 POLICIES: tuple[str, ...]
+WAITS: tuple[str, ...]
 
 class Stamp(NamedTuple):
     cpu: int
@@ -45,6 +46,7 @@ class Clock:
     def step_ns(self) -> float: ...
     def now_ns(self) -> float: ...
     def core_hz(self) -> float: ...
+    def additions(self, ns: float) -> int: ...
 
 def affinity(tid: int = 0) -> tuple[int, ...]: ...
 def set_affinity(cpus: Iterable[int], tid: int = 0) -> None: ...
@@ -119,6 +121,8 @@ class Kernel:
     def nt(self) -> bool: ...
     @property
     def dependent(self) -> bool: ...
+    @property
+    def collective(self) -> bool: ...
     def gemm_scratch(self, m: int, n: int, k: int) -> int: ...
 
 def tiers() -> tuple[tuple[str, str, bool, tuple[Kernel, ...]], ...]: ...
@@ -148,15 +152,20 @@ class Work:
         a: _Place | None = None,
         b: _Place | None = None,
         c: _Place | None = None,
+        d: _Place | None = None,
         scratch: _Place | None = None,
         bytes: int = 0,
         stride: int = 0,
         scalar: float = 0,
+        delay: int = 0,
         seed: int = 1,
         ring: Ring | None = None,
         chains: int = 0,
         part: int = 0,
         parts: int = 1,
+        shared: _Place | None = None,
+        wait: str = "spin",
+        ticks: _Place | None = None,
         m: int = 0,
         n: int = 0,
         k: int = 0,

@@ -10,7 +10,7 @@ from collections import namedtuple
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOMEM, ETIMEDOUT
-from libc.stdint cimport int16_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -21,6 +21,7 @@ from numabench.errors import HugePagesUnavailable, NumabenchError, PlacementErro
 MAX_CHAINS = NMB_MAX_CHAINS
 PAGE_KINDS = ("base", "thp", "2M", "1G", "any")
 POLICIES = ("local", "bind", "preferred", "interleave", "weighted")
+WAITS = ("spin", "futex", "polite")
 DEF POLL_MS = 100
 
 Stamp = namedtuple(
@@ -81,6 +82,10 @@ cdef class Clock:
     def core_hz(self):
         """Frequency of the core that runs the caller now, Hz, from a chain of dependent additions."""
         return nmb_core_hz(&self.c)
+
+    def additions(self, double ns):
+        """Dependent additions, one a cycle, that take ``ns`` at the caller's frequency now: a ``Work``'s delay."""
+        return round(ns * nmb_core_hz(&self.c) / 1e9)
 
 
 def affinity(int tid=0):
@@ -299,7 +304,7 @@ cdef class Kernel:
     cdef readonly str name, family, brief, tier
     cdef readonly unsigned arrays, element_bytes, bytes_read, bytes_written, bytes_allocated, flops
     cdef readonly tuple shape
-    cdef readonly bint sliced, nt, dependent
+    cdef readonly bint sliced, nt, dependent, collective
 
     def __repr__(self):
         return f"<Kernel {self.family}/{self.name} {self.tier}>"
@@ -317,7 +322,7 @@ cdef Kernel wrap_kernel(const nmb_kernel *c, str tier):
     kernel.bytes_read, kernel.bytes_written, kernel.bytes_allocated = c.bytes_read, c.bytes_written, c.bytes_allocated
     kernel.shape = (c.mr, c.nr)
     kernel.sliced, kernel.nt = bool(c.flags & NMB_SLICED), bool(c.flags & NMB_NT)
-    kernel.dependent = bool(c.flags & NMB_DEPENDENT)
+    kernel.dependent, kernel.collective = bool(c.flags & NMB_DEPENDENT), bool(c.flags & NMB_COLLECTIVE)
     return kernel
 
 

@@ -10,6 +10,8 @@ cdef extern from "nmb.h" nogil:
         NMB_NT
         NMB_DEPENDENT
         NMB_SETUP
+        NMB_COLLECTIVE
+        NMB_PAD
         NMB_CLOCK_COUNTER
         NMB_CLOCK_MONOTONIC_RAW
         NMB_RUN_CORE_HZ
@@ -54,16 +56,22 @@ cdef extern from "nmb.h" nogil:
         void *a
         void *b
         void *c
+        void *d
         size_t bytes, stride
         double scalar
-        uint64_t seed
+        uint64_t delay, seed
         void **cursor
         unsigned chains, part, parts
         void *shared
+        int wait
+        uint64_t *ticks
         size_t m, n, k, lda, ldb, ldc
         double alpha, beta
         void *scratch
         size_t scratch_bytes, mc, kc, nc
+
+    ctypedef struct nmb_barrier:
+        unsigned arrived
 
     ctypedef struct nmb_kernel:
         const char *name

@@ -7,6 +7,12 @@ cdef class Work:
     Arrays are (region, byte offset) pairs. ``loops`` 0 means until the window of the run ends; ``block`` is bytes of
     each array, or rounds, per call of the kernel (nmb.h). Everything is checked against the sizes of the regions
     here, since a kernel checks nothing.
+
+    ``delay``: dependent additions after every four lines of a stream (``Clock.additions`` turns ns into them).
+    gather: ``a`` is a table of ``bytes`` in rows of ``stride`` bytes, ``b`` the ``k`` uint32 row numbers to visit.
+    shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes), ``part`` of ``parts``, ``wait`` of
+    WAITS, ``ticks`` room for one uint64 a round (ticks of the team's clock at its end). allreduce_f32: the parts'
+    vectors of ``bytes`` stand ``stride`` bytes apart, inputs from ``a``, results from ``b`` on.
     """
 
     cdef nmb_work c
@@ -15,10 +21,10 @@ cdef class Work:
     cdef readonly Ring ring
 
     def __cinit__(
-        self, Kernel kernel, a=None, b=None, c=None, scratch=None, size_t bytes=0, size_t stride=0, double scalar=0,
-        uint64_t seed=1, Ring ring=None, unsigned chains=0, unsigned part=0, unsigned parts=1, size_t m=0, size_t n=0,
-        size_t k=0, size_t lda=0, size_t ldb=0, size_t ldc=0, double alpha=1, double beta=0, uint64_t loops=0,
-        size_t block=0,
+        self, Kernel kernel, a=None, b=None, c=None, d=None, scratch=None, size_t bytes=0, size_t stride=0,
+        double scalar=0, uint64_t delay=0, uint64_t seed=1, Ring ring=None, unsigned chains=0, unsigned part=0,
+        unsigned parts=1, shared=None, str wait="spin", ticks=None, size_t m=0, size_t n=0, size_t k=0, size_t lda=0,
+        size_t ldb=0, size_t ldc=0, double alpha=1, double beta=0, uint64_t loops=0, size_t block=0,
     ):
         cdef nmb_args *args = &self.c.args
         cdef size_t size, element, room
@@ -29,7 +35,9 @@ cdef class Work:
         element = kernel.element_bytes
         self.c.kernel, self.c.loops, self.c.block = kernel.c, loops, block
         args.bytes, args.stride, args.scalar, args.seed = bytes, stride, scalar, seed
-        args.chains, args.part, args.parts = chains, part, parts
+        args.chains, args.part, args.parts, args.delay = chains, part, parts, delay
+        if delay and kernel.family != "stream":
+            raise ValueError(f"kernel {kernel.name} takes no delay")
         args.m, args.n, args.k, args.lda, args.ldb, args.ldc = m, n, k, lda, ldb, ldc
         args.alpha, args.beta = alpha, beta
         if kernel.family == "gemm":
@@ -47,6 +55,10 @@ cdef class Work:
             self.regions.append(ring.region)
             for i in range(chains):
                 args.cursor[i] = nmb_ring_start(ring.c, i)
+        elif kernel.family == "gather":
+            self.set_gather(a, b, k)
+        elif kernel.collective:
+            self.set_collective(a, b, shared, wait, ticks)
         elif ring is not None:
             self.regions.append(ring.region)
             args.shared = ring.c
@@ -62,6 +74,52 @@ cdef class Work:
                 args.b = self.at(b, bytes)
             if kernel.arrays > 2:
                 args.c = self.at(c, bytes)
+            if kernel.arrays > 3:
+                args.d = self.at(d, bytes)
+
+    cdef set_gather(self, a, b, size_t count):
+        cdef nmb_args *args = &self.c.args
+        cdef const uint32_t *rows
+        cdef size_t i, row = args.stride
+        cdef uint32_t last = 0
+        if row == 0 or row % self.kernel.element_bytes or args.bytes < row or not count:
+            raise ValueError(f"{count} rows of {row} bytes in a table of {args.bytes}: whole lines of "
+                             f"{self.kernel.element_bytes} bytes, at least one row")
+        args.a, args.b, args.k = self.at(a, args.bytes), self.at(b, count * sizeof(uint32_t)), count
+        if <uintptr_t>args.a % sizeof(uint64_t) or <uintptr_t>args.b % sizeof(uint32_t):
+            raise ValueError("a table starts at a multiple of 8 bytes, its row numbers at one of 4")
+        rows = <const uint32_t *>args.b
+        with nogil:
+            for i in range(count):
+                last = max(last, rows[i])
+        if last >= args.bytes // row:
+            raise ValueError(f"row {last} of a table of {args.bytes // row} rows")
+        args.chains, args.cursor[0] = row // self.kernel.element_bytes, args.b
+
+    cdef set_collective(self, a, b, shared, str wait, ticks):
+        cdef nmb_args *args = &self.c.args
+        cdef size_t element = self.kernel.element_bytes
+        if wait not in WAITS:
+            raise ValueError(f"wait {wait!r}: one of {', '.join(WAITS)}")
+        if not self.c.loops or args.part >= args.parts or (self.kernel.family == "shared" and args.parts != 2):
+            raise ValueError(f"kernel {self.kernel.name}: rounds, and part {args.part} of {args.parts}, are needed")
+        args.wait, args.chains = WAITS.index(wait), 1
+        args.shared = self.at(shared, 2 * NMB_PAD)
+        if <uintptr_t>args.shared % NMB_PAD:
+            raise ValueError(f"kernel {self.kernel.name}: the shared lines start at a multiple of {NMB_PAD} bytes")
+        if ticks is not None:
+            args.ticks = <uint64_t *>self.at(ticks, self.c.loops * sizeof(uint64_t))
+            if <uintptr_t>args.ticks % sizeof(uint64_t):
+                raise ValueError("ticks start at a multiple of 8 bytes")
+        if self.kernel.arrays and (not args.bytes or args.bytes % element):
+            raise ValueError(f"{args.bytes} bytes: not whole elements of {element} bytes")
+        if self.kernel.arrays == 1:
+            args.a = self.at(a, args.bytes)
+        elif self.kernel.arrays == 2:
+            if args.stride < args.bytes or args.stride % element:
+                raise ValueError(f"vectors of {args.bytes} bytes overlap at a distance of {args.stride}")
+            args.a = self.at(a, (args.parts - 1) * args.stride + args.bytes)
+            args.b = self.at(b, (args.parts - 1) * args.stride + args.bytes)
 
     cdef size_t span(self, size_t rows, size_t columns, size_t leading, size_t element):
         return ((rows - 1) * leading + columns) * element if rows and columns else 0
@@ -76,6 +134,20 @@ cdef class Work:
             raise ValueError(f"{bytes} bytes at {offset} lie outside a region of {region.bytes} bytes")
         self.regions.append(region)
         return <char *>nmb_region_base(region.open()) + offset
+
+
+cdef check_parts(list works):
+    """Whether everyone is there whom the others wait for: else the run would not end."""
+    cdef Work work
+    together = {}
+    for work in works:
+        if work is not None and work.kernel is not None and work.kernel.collective:
+            key = <uintptr_t>work.c.args.shared
+            together.setdefault(key, []).append((work.kernel.name, work.c.loops, work.c.args.parts, work.c.args.part))
+    for found in together.values():
+        name, loops, parts, _ = found[0]
+        if sorted(found) != [(name, loops, parts, part) for part in range(parts)]:
+            raise ValueError(f"kernel {name}: all {parts} parts with the same lines and rounds must run together")
 
 
 cdef class Team:
@@ -151,6 +223,7 @@ cdef class Team:
             raise ValueError("team is closed" if team == NULL else "the team is running")
         if len(given) != len(self.cpus):
             raise ValueError(f"{len(given)} works for a team of {len(self.cpus)}")
+        check_parts(given)
         held = [region for work in given if work is not None for region in work.regions]
         for region in held:
             region.open()
@@ -161,6 +234,8 @@ cdef class Team:
             if item is not None:
                 work = item
                 c_works[i] = work.c
+                if work.kernel.family == "sync":
+                    (<nmb_barrier *>work.c.args.shared).arrived = 0  # a run that was cancelled may have left some
         for region in held:
             region.views += 1
         self.running = True

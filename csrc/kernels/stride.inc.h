@@ -33,7 +33,7 @@ static uint64_t nmb_stride_read(nmb_args *args, uint64_t loops)
         for (; left; left--, p += s)
             NMB_STRIDE_LOAD(x0, 0);
         total = 2 * total + (x0 ^ x1 ^ x2 ^ x3);
-        nmb_barrier();
+        nmb_clobber();
     }
     return total;
 }

@@ -22,7 +22,7 @@ static inline void nmb_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 #endif
 
 /* Memory may have changed: keeps rounds apart and scalar loops scalar. */
-static inline void nmb_barrier(void) { __asm__ volatile("" ::: "memory"); }
+static inline void nmb_clobber(void) { __asm__ volatile("" ::: "memory"); }
 
 #if NMB_TIER_AVX512
 
@@ -37,12 +37,20 @@ static inline void nmb_vd_stream_pair(double *p, nmb_vd v, nmb_vd w)
     _mm512_stream_pd(p + 8, w);
 }
 static inline nmb_vd nmb_vd_add(nmb_vd x, nmb_vd y) { return _mm512_add_pd(x, y); }
+static inline nmb_vd nmb_vd_sub(nmb_vd x, nmb_vd y) { return _mm512_sub_pd(x, y); }
 static inline nmb_vd nmb_vd_mul(nmb_vd x, nmb_vd y) { return _mm512_mul_pd(x, y); }
 static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return _mm512_fmadd_pd(x, y, z); }
 static inline double nmb_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline nmb_vu nmb_vu_zero(void) { return _mm512_setzero_si512(); }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return _mm512_loadu_si512(p); }
 static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return _mm512_xor_si512(x, y); }
+static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return _mm512_add_epi64(x, y); }
+static inline uint64_t nmb_vu_sum(nmb_vu v) /* the reduction intrinsic adds signed numbers */
+{
+    const __m256i w = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+    return (uint64_t)_mm_cvtsi128_si64(half) + (uint64_t)_mm_extract_epi64(half, 1);
+}
 static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return _mm512_ternarylogic_epi64(x, y, z, 0x96); }
 static inline uint64_t nmb_vu_fold(nmb_vu v)
 {
@@ -64,12 +72,19 @@ static inline void nmb_vd_stream_pair(double *p, nmb_vd v, nmb_vd w)
     _mm256_stream_pd(p + 4, w);
 }
 static inline nmb_vd nmb_vd_add(nmb_vd x, nmb_vd y) { return _mm256_add_pd(x, y); }
+static inline nmb_vd nmb_vd_sub(nmb_vd x, nmb_vd y) { return _mm256_sub_pd(x, y); }
 static inline nmb_vd nmb_vd_mul(nmb_vd x, nmb_vd y) { return _mm256_mul_pd(x, y); }
 static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return _mm256_fmadd_pd(x, y, z); }
 static inline double nmb_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline nmb_vu nmb_vu_zero(void) { return _mm256_setzero_si256(); }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return _mm256_xor_si256(x, y); }
+static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return _mm256_add_epi64(x, y); }
+static inline uint64_t nmb_vu_sum(nmb_vu v)
+{
+    const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return (uint64_t)_mm_cvtsi128_si64(half) + (uint64_t)_mm_extract_epi64(half, 1);
+}
 static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return nmb_vu_xor(nmb_vu_xor(x, y), z); }
 static inline uint64_t nmb_vu_fold(nmb_vu v)
 {
@@ -89,12 +104,15 @@ static inline void nmb_vd_stream_pair(double *p, nmb_vd v, nmb_vd w)
     __asm__ volatile("stnp %q1, %q2, [%0]" : : "r"(p), "w"(v), "w"(w) : "memory");
 }
 static inline nmb_vd nmb_vd_add(nmb_vd x, nmb_vd y) { return vaddq_f64(x, y); }
+static inline nmb_vd nmb_vd_sub(nmb_vd x, nmb_vd y) { return vsubq_f64(x, y); }
 static inline nmb_vd nmb_vd_mul(nmb_vd x, nmb_vd y) { return vmulq_f64(x, y); }
 static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return vfmaq_f64(z, x, y); }
 static inline double nmb_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
 static inline nmb_vu nmb_vu_zero(void) { return vdupq_n_u64(0); }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return vld1q_u64(p); }
 static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return veorq_u64(x, y); }
+static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return vaddq_u64(x, y); }
+static inline uint64_t nmb_vu_sum(nmb_vu v) { return vaddvq_u64(v); }
 static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return nmb_vu_xor(nmb_vu_xor(x, y), z); }
 static inline uint64_t nmb_vu_fold(nmb_vu v) { return vgetq_lane_u64(v, 0) ^ vgetq_lane_u64(v, 1); }
 
@@ -118,6 +136,7 @@ static inline void nmb_vd_stream_pair(double *p, nmb_vd v, nmb_vd w)
 #endif
 }
 static inline nmb_vd nmb_vd_add(nmb_vd x, nmb_vd y) { return x + y; }
+static inline nmb_vd nmb_vd_sub(nmb_vd x, nmb_vd y) { return x - y; }
 static inline nmb_vd nmb_vd_mul(nmb_vd x, nmb_vd y) { return x * y; }
 /* Baseline x86-64 has no FMA; a library call would be no kernel. */
 static inline nmb_vd nmb_vd_fma(nmb_vd x, nmb_vd y, nmb_vd z) { return x * y + z; }
@@ -125,6 +144,8 @@ static inline double nmb_fma(double x, double y, double z) { return x * y + z; }
 static inline nmb_vu nmb_vu_zero(void) { return 0; }
 static inline nmb_vu nmb_vu_load(const uint64_t *p) { return *p; }
 static inline nmb_vu nmb_vu_xor(nmb_vu x, nmb_vu y) { return x ^ y; }
+static inline nmb_vu nmb_vu_add(nmb_vu x, nmb_vu y) { return x + y; }
+static inline uint64_t nmb_vu_sum(nmb_vu v) { return v; }
 static inline nmb_vu nmb_vu_xor3(nmb_vu x, nmb_vu y, nmb_vu z) { return x ^ y ^ z; }
 static inline uint64_t nmb_vu_fold(nmb_vu v) { return v; }
 

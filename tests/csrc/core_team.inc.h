@@ -170,6 +170,92 @@ static void test_setup_by_team(void)
     nmb_ring_destroy(ring);
 }
 
+/* The kernels whose parts wait for each other, in every way to wait that ends with more threads than CPUs. */
+static void test_collectives(nmb_tier tier)
+{
+    enum { ROUNDS = 50, MOST = 200 };
+    static _Alignas(NMB_PAD) unsigned char lines[2 * NMB_PAD];
+    static float in[MAX_THREADS][MOST], out[MAX_THREADS][MOST];
+    static uint64_t ticks[MAX_THREADS][ROUNDS];
+    static uint64_t slots[3 * NMB_LINE / sizeof(uint64_t)];
+    int right = 1;
+    for (size_t n = 1; n <= MOST; n += 33) {
+        const int wait = threads > cpu_count ? (n % 2 ? NMB_WAIT_POLITE : NMB_WAIT_FUTEX) : (int)(n % 3);
+        memset(lines, 0, sizeof lines);
+        memset(out, 0, sizeof out);
+        for (unsigned i = 0; i < threads; i++) {
+            for (size_t j = 0; j < MOST; j++)
+                in[i][j] = (float)(j + 1000 * i);
+            works[i] = (nmb_work){.kernel = kernel_of(tier, "allreduce_f32"), .loops = ROUNDS};
+            works[i].args = (nmb_args){.a = in,
+                                       .b = out,
+                                       .bytes = n * sizeof(float),
+                                       .stride = sizeof in[0],
+                                       .shared = lines,
+                                       .wait = wait,
+                                       .ticks = ticks[i],
+                                       .chains = 1,
+                                       .part = i,
+                                       .parts = threads};
+        }
+        right &= run_all(0, 0) == 0;
+        for (unsigned i = 0; i < threads; i++) {
+            const nmb_stamp *s = &nmb_team_stamps(team)[i];
+            right &= s->sink == ROUNDS && s->elements == ROUNDS;
+            for (size_t j = 0; j < MOST; j++)
+                right &= out[i][j] == (j < n ? (float)(threads * j + 500 * threads * (threads - 1)) : 0);
+            for (int r = 0; r < ROUNDS; r++)
+                right &= ticks[i][r] >= (r ? ticks[i][r - 1] : s->start) && ticks[i][r] <= s->end;
+            works[i].kernel = kernel_of(tier, "barrier");
+        }
+        right &= run_all(0, 0) == 0;
+        /* Nobody leaves a barrier before everyone has come to it: no round ends before the one before has ended. */
+        for (int r = 1; r < ROUNDS && tick.source == NMB_CLOCK_COUNTER; r++)
+            for (unsigned i = 0; i < threads * threads; i++)
+                right &= r < 2 || ticks[i / threads][r] >= ticks[i % threads][r - 2];
+    }
+    check(right, "team of %u: barriers and all-reduces", threads);
+    static const char *const pairs[] = {"pingpong_flag", "pingpong_cas", "pingpong_add", "queue"};
+    for (size_t k = 0; threads == 2 && cpu_count > 1 && k < COUNT(pairs); k++) {
+        for (int again = 0; again < 5; again++) { /* whatever the lines hold */
+            for (unsigned i = 0; i < 2; i++) {
+                works[i] = (nmb_work){.kernel = kernel_of(tier, pairs[k]), .loops = ROUNDS};
+                works[i].args = (nmb_args){.shared = lines,
+                                           .a = slots,
+                                           .bytes = sizeof slots,
+                                           .ticks = ticks[i],
+                                           .chains = 1,
+                                           .part = i,
+                                           .parts = 2};
+            }
+            const nmb_stamp *s = nmb_team_stamps(team);
+            right = run_all(0, 0) == 0 && s[0].elements == ROUNDS && s[1].elements == ROUNDS;
+            right &=
+                s[1].sink == (k == 3 ? 7 * ROUNDS * (ROUNDS + 1) / 2 : ROUNDS) && s[0].sink == (k == 3 ? 0 : ROUNDS);
+            check(right, "team of two: %s", pairs[k]);
+        }
+        works[0].loops = works[1].loops = UINT64_MAX;
+        works[0].args.ticks = works[1].args.ticks = NULL;
+        int started = nmb_team_start(team, works, 0, 0), early = nmb_team_wait(team, 5);
+        nmb_team_cancel(team);
+        check(started == 0 && early == -ETIMEDOUT && wait_all() == 0 && nmb_team_stamps(team)[0].elements == 0,
+              "team of two: endless %s ends when cancelled", pairs[k]);
+        works[0].loops = 0;
+        check(nmb_team_start(team, works, 1000, 0) == -EINVAL, "team of two: %s for a window refused", pairs[k]);
+    }
+    for (int wait = NMB_WAIT_SPIN; wait <= NMB_WAIT_POLITE; wait++) { /* one part is missing */
+        memset(lines, 0, sizeof lines);
+        works[0] = (nmb_work){.kernel = kernel_of(tier, "barrier"), .loops = 1};
+        works[0].args = (nmb_args){.shared = lines, .wait = wait, .parts = 2};
+        for (unsigned i = 1; i < threads; i++)
+            works[i].kernel = NULL;
+        int started = nmb_team_start(team, works, 0, 0), early = nmb_team_wait(team, 5);
+        nmb_team_cancel(team);
+        check(started == 0 && early == -ETIMEDOUT && wait_all() == 0, "team of %u: a lonely barrier can be cancelled",
+              threads);
+    }
+}
+
 static void test_odd_runs(void)
 {
     memset(works, 0, sizeof works);
@@ -206,6 +292,7 @@ static void test_teams(void)
         test_windows(kernel_of(tier, "read"));
         test_cancel(tier);
         test_setup_by_team();
+        test_collectives(tier);
         test_odd_runs();
         nmb_team_destroy(team);
     }

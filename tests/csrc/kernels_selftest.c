@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define ARRAYS       3
+#define ARRAYS       4
 #define MAX_ELEMENTS 1100
 
 struct buffer {
@@ -93,7 +93,7 @@ static int reference(const nmb_kernel *kernel, const nmb_args *args, const size_
                      double seen, uint64_t *result)
 {
     double *a = wanted(0, offset[0]);
-    const double *b = wanted(1, offset[1]), *c = wanted(2, offset[2]);
+    const double *b = wanted(1, offset[1]), *c = wanted(2, offset[2]), *d = wanted(3, offset[3]);
     const size_t step = strcmp(kernel->family, "stride") ? 1 : args->stride / sizeof(double);
     *result = 0;
     for (uint64_t round = 0; round < loops; round++) {
@@ -113,6 +113,14 @@ static int reference(const nmb_kernel *kernel, const nmb_args *args, const size_
                 a[i] = b[i] + args->scalar * c[i];
             else if (is(kernel, "update"))
                 a[i] = args->scalar * a[i];
+            else if (!strcmp(kernel->name, "mix_2_1"))
+                a[i] = b[i] - a[i];
+            else if (!strcmp(kernel->name, "mix_3_1"))
+                a[i] = b[i] + c[i] - a[i];
+            else if (!strcmp(kernel->name, "mix_2_1_nt"))
+                a[i] = b[i] + c[i];
+            else if (!strcmp(kernel->name, "mix_3_1_nt"))
+                a[i] = b[i] + c[i] + d[i];
             else
                 return 0;
         }
@@ -130,7 +138,8 @@ static void report(const char *tier, const nmb_kernel *kernel, const char *what,
 
 static nmb_args arguments(const size_t *offset, size_t n, size_t stride)
 {
-    nmb_args args = {.a = array(0, offset[0]), .b = array(1, offset[1]), .c = array(2, offset[2])};
+    nmb_args args = {
+        .a = array(0, offset[0]), .b = array(1, offset[1]), .c = array(2, offset[2]), .d = array(3, offset[3])};
     args.bytes = n * sizeof(double);
     args.stride = stride;
     args.scalar = -3.0;
@@ -142,6 +151,7 @@ static const char *check_case(const nmb_kernel *kernel, const size_t *offset, si
 {
     buffers_fill();
     nmb_args args = arguments(offset, n, stride);
+    args.delay = strcmp(kernel->family, "stream") ? 0 : n % 4; /* none or a few cycles, to the same effect */
     const nmb_args before = args;
     uint64_t want;
     const uint64_t got = kernel->fn(&args, loops);
@@ -177,7 +187,7 @@ static void check_values(const char *tier, const nmb_kernel *kernel)
 static void check_accounting(const char *tier, const nmb_kernel *kernel)
 {
     static double out[MAX_ELEMENTS];
-    const size_t n = 333, offset[ARRAYS] = {8, 24, 56}, stride = 24;
+    const size_t n = 333, offset[ARRAYS] = {8, 24, 56, 40}, stride = 24;
     const size_t step = strcmp(kernel->family, "stride") ? 1 : stride / sizeof(double);
     const size_t elements = (n + step - 1) / step;
     nmb_args args = arguments(offset, n, stride);
@@ -209,7 +219,7 @@ static void check_stored_values(const char *tier, const nmb_kernel *kernel)
 {
     enum { SEEDS = 100, ROUNDS = 3, CASES = SEEDS * ROUNDS };
     static uint64_t seen[CASES];
-    const size_t offset[ARRAYS] = {0, 0, 0};
+    const size_t offset[ARRAYS] = {0};
     const char *wrong = NULL;
     for (unsigned i = 0; i < CASES; i++) {
         nmb_args args = arguments(offset, 1, sizeof(double));
@@ -251,6 +261,35 @@ static void check_chase(const char *tier, const nmb_kernel *kernel)
     report(tier, kernel, "cursors", cases, wrong);
 }
 
+/* Rows of a table with another table's worth of memory around it; every cut of the work into calls has the same sum. */
+static void check_gather(const char *tier, const nmb_kernel *kernel)
+{
+    enum { ROWS = 37, COUNTED_ROWS = 41, MAX_WORDS = 8 * 64 };
+    static uint64_t table[ROWS * MAX_WORDS];
+    static uint32_t index[COUNTED_ROWS];
+    static const uint64_t calls[] = {0, 1, 2, 3, COUNTED_ROWS - 1, COUNTED_ROWS, COUNTED_ROWS + 1, 200};
+    const char *wrong = NULL;
+    unsigned cases = 0;
+    for (size_t i = 0; i < COUNT(table); i++)
+        table[i] = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    for (uint32_t i = 0; i < COUNTED_ROWS; i++)
+        index[i] = i * 29 % ROWS;
+    for (unsigned lines = 1; lines <= 8; lines++)
+        for (size_t c = 0; c < COUNT(calls); c++, cases++) {
+            nmb_args args = {.a = table, .b = index, .k = COUNTED_ROWS, .chains = lines, .cursor = {index + 5}};
+            uint64_t sum = 0, want = 0, at = 5;
+            for (int turn = 0; turn < 3; turn++) {
+                sum += kernel->fn(&args, calls[c]);
+                for (uint64_t i = 0; i < calls[c]; i++, at = (at + 1) % COUNTED_ROWS)
+                    for (unsigned w = 0; w < lines * 8; w++)
+                        want += table[index[at] * lines * 8 + w];
+            }
+            if (sum != want || args.cursor[0] != (void *)&index[at])
+                wrong = "other sum or cursor than the reference";
+        }
+    report(tier, kernel, "sums of rows", cases, wrong);
+}
+
 int main(void)
 {
     nmb_tier tiers[8];
@@ -271,6 +310,8 @@ int main(void)
                     check_stored_values(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "chase")) {
                 check_chase(tiers[t].name, kernel);
+            } else if (!strcmp(kernel->family, "gather")) {
+                check_gather(tiers[t].name, kernel);
             }
         }
     }

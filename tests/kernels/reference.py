@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each memory kernel does, said in numpy: one round over arrays a, b, c (float64 views)."""
+"""What each memory kernel does, said in numpy: one round over arrays a, b, c, d (float64 views)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Case(NamedTuple):
     a: Floats
     b: Floats
     c: Floats
+    d: Floats
     scalar: float
     step: int
     """Elements from one access to the next: 1 but for the stride family."""
@@ -71,6 +72,24 @@ def update(case: Case) -> int:
     return 0
 
 
+def mix_2_1(case: Case) -> int:
+    """a[i] = b[i] - a[i]."""
+    case.a[:] = case.b - case.a
+    return 0
+
+
+def mix_3_1(case: Case) -> int:
+    """a[i] = b[i] + c[i] - a[i]."""
+    case.a[:] = case.b + case.c - case.a
+    return 0
+
+
+def mix_3_1_nt(case: Case) -> int:
+    """a[i] = b[i] + c[i] + d[i]."""
+    case.a[:] = case.b + case.c + case.d
+    return 0
+
+
 REFERENCES: dict[str, Callable[[Case], int]] = {
     "read": read,
     "write": write,
@@ -82,6 +101,10 @@ REFERENCES: dict[str, Callable[[Case], int]] = {
     "triad": triad,
     "triad_nt": triad,
     "update": update,
+    "mix_2_1": mix_2_1,
+    "mix_3_1": mix_3_1,
+    "mix_2_1_nt": add,
+    "mix_3_1_nt": mix_3_1_nt,
     "stride_read": read,
     "stride_write": write,
 }

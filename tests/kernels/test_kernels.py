@@ -10,12 +10,12 @@ from numabench import _core, kernels
 
 from .reference import REFERENCES, WORD, Case, Floats, chase, digest
 
-MAX_ELEMENTS = 1100
+MAX_ELEMENTS, ARRAYS = 1100, 4
 LENGTHS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 71, 127, 128, 129, 200, 511, 1000)
 SHIFTS = (0, 8, 16, 24, 40, 56)  # bytes; every alignment to 16, 32 and 64
 STRIDES = (8, 16, 64, 72, 192, 4096)
 CHASE_LOADS = (1, 15, 16, 17, 31, 33, 127, 128, 129, 255, 1000)
-COVERED_ELSEWHERE = {"gemm"}  # families with a test file of their own
+COVERED_ELSEWHERE = {"gemm", "gather", "shared", "sync"}  # families with a test file of their own
 
 CATALOGUE = [
     kernel
@@ -37,7 +37,7 @@ def need(kernel: _core.Kernel) -> None:
 
 
 class Bench:
-    """Three regions between guard pages and one pinned thread that runs kernels on parts of them."""
+    """Four regions between guard pages and one pinned thread that runs kernels on parts of them."""
 
     def __init__(self, team: _core.Team, regions: list[_core.Region]) -> None:
         self.team, self.regions = team, regions
@@ -56,11 +56,26 @@ class Bench:
         return self.regions[i].bytes - 8 * elements - shift if at_end else shift
 
     def run(
-        self, kernel: _core.Kernel, elements: int, offsets: list[int], stride: int = 0, loops: int = 1, block: int = 0
+        self,
+        kernel: _core.Kernel,
+        elements: int,
+        offsets: list[int],
+        stride: int = 0,
+        loops: int = 1,
+        block: int = 0,
+        delay: int = 0,
     ) -> _core.Stamp:
-        a, b, c = zip(self.regions, offsets, strict=True)
+        places = dict(zip("abcd", zip(self.regions, offsets, strict=True), strict=True))
         work = _core.Work(
-            kernel, a=a, b=b, c=c, bytes=8 * elements, stride=stride, scalar=-3.0, seed=7, loops=loops, block=block
+            kernel,
+            bytes=8 * elements,
+            stride=stride,
+            scalar=-3.0,
+            seed=7,
+            loops=loops,
+            block=block,
+            delay=delay,
+            **places,  # type: ignore[arg-type]
         )
         return self.team.run([work])[0]
 
@@ -74,7 +89,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     with _core.Team(_core.affinity()[:1]) as team:
-        regions = [_core.Region(8 * MAX_ELEMENTS) for _ in range(3)]
+        regions = [_core.Region(8 * MAX_ELEMENTS) for _ in range(ARRAYS)]
         yield Bench(team, regions)
         for region in regions:
             region.close()
@@ -84,10 +99,10 @@ def expected(
     kernel: _core.Kernel, bench: Bench, held: list[Floats], elements: int, offsets: list[int], step: int
 ) -> int:
     """Do one round of the reference on ``held``; what the kernel must return."""
-    a, b, c = (want[offset // 8 :][:elements] for want, offset in zip(held, offsets, strict=True))
+    a, b, c, d = (want[offset // 8 :][:elements] for want, offset in zip(held, offsets, strict=True))
     if kernel.bytes_written and not kernel.bytes_read:
         a[:1] = bench.regions[0].as_array()[offsets[0] // 8 :][:elements][:1]
-    return REFERENCES[kernel.name](Case(a, b, c, -3.0, step))
+    return REFERENCES[kernel.name](Case(a, b, c, d, -3.0, step))
 
 
 def strides_of(kernel: _core.Kernel) -> tuple[int, ...]:
@@ -116,7 +131,7 @@ def test_values_and_surroundings(kernel: _core.Kernel, bench: Bench) -> None:
             for at_end in (False, True):
                 for stride in strides_of(kernel):
                     offsets = [
-                        bench.place(i, elements, SHIFTS[(n + 2 * i) % 6] if i else shift, at_end) for i in range(3)
+                        bench.place(i, elements, SHIFTS[(n + 2 * i) % 6] if i else shift, at_end) for i in range(ARRAYS)
                     ]
                     held = bench.fill()
                     stamp = bench.run(kernel, elements, offsets, stride)
@@ -132,7 +147,7 @@ def test_values_and_surroundings(kernel: _core.Kernel, bench: Bench) -> None:
 def test_slices_do_what_the_whole_does(kernel: _core.Kernel, block: int, bench: Bench) -> None:
     need(kernel)
     stride = 192 if kernel.family == "stride" else 0
-    offsets, elements, held = [8, 24, 56], 1000, bench.fill()
+    offsets, elements, held = [8, 24, 56, 40], 1000, bench.fill()
     stamp = bench.run(kernel, elements, offsets, stride, block=block)
     if kernel.bytes_written and not kernel.bytes_read:  # each slice has a value of its own
         a = bench.regions[0].as_array()[1 : 1001 : 24 if stride else 1]
@@ -147,11 +162,37 @@ def test_slices_do_what_the_whole_does(kernel: _core.Kernel, block: int, bench: 
     assert not bench.differs(held)
 
 
+@pytest.mark.parametrize("kernel", [k for k in SLICED if k.family == "stream"], ids=named)
+@pytest.mark.parametrize("delay", [1, 9])
+def test_delay_changes_time_only(kernel: _core.Kernel, delay: int, bench: Bench) -> None:
+    need(kernel)
+    for elements in LENGTHS:
+        for shift in SHIFTS:
+            offsets, held = [shift, 8, 24, 40], bench.fill()
+            stamp = bench.run(kernel, elements, offsets, delay=delay)
+            want = expected(kernel, bench, held, elements, offsets, 1)
+            assert not bench.differs(held), f"{elements} elements at {offsets}"
+            assert stamp.sink == (want if kernel.bytes_read and not kernel.bytes_written else 0)
+
+
+def test_delay_takes_its_time(bench: Bench) -> None:
+    """So many additions after every four lines, one a cycle at best; nothing but a stream takes a delay."""
+    elements, additions = 1024, 100_000
+    clock = bench.team.clock
+    stamp = bench.run(kernels.kernel("read"), elements, [0, 0, 0, 0], delay=additions)
+    pieces = 8 * elements // 256
+    least_ns = pieces * additions / 6.5e9 * 1e9  # no core of today reaches 6.5 GHz
+    assert stamp.end_ns - stamp.start_ns > least_ns
+    assert clock.additions(1000) == pytest.approx(1000 * clock.core_hz() / 1e9, rel=0.5)
+    with pytest.raises(ValueError, match="takes no delay"):
+        bench.run(kernels.kernel("stride_read"), 8, [0, 0, 0, 0], stride=8, delay=1)
+
+
 @pytest.mark.parametrize("kernel", SLICED, ids=named)
 def test_accounting_is_what_was_touched(kernel: _core.Kernel, bench: Bench) -> None:
     """Elements that change were written; elements were read if one changed bit shows in what the kernel leaves."""
     need(kernel)
-    elements, offsets, stride = 233, [8, 24, 56], 24 if kernel.family == "stride" else 0
+    elements, offsets, stride = 233, [8, 24, 56, 40], 24 if kernel.family == "stride" else 0
     accesses = -(-8 * elements // (stride or 8))
     held = bench.fill()
     first = bench.run(kernel, elements, offsets, stride)
@@ -161,7 +202,7 @@ def test_accounting_is_what_was_touched(kernel: _core.Kernel, bench: Bench) -> N
     assert 8 * written == accesses * kernel.bytes_written
 
     read = 0
-    for i in range(3):
+    for i in range(ARRAYS):
         for element in range(elements):
             bench.fill()
             bit = 63 if kernel.bytes_written else element * 5 % 64  # arithmetic cannot round a sign away
@@ -196,7 +237,9 @@ def test_every_round_reads_again(kernel: _core.Kernel, rounds: int, bench: Bench
     """Each round doubles what was there and adds its own digest: no round cancels another."""
     need(kernel)
     bench.fill()
-    stamp = bench.run(kernel, 77, [8, 8, 8], 8 if kernel.family == "stride" else 0, loops=rounds, block=8 * 77 * rounds)
+    stamp = bench.run(
+        kernel, 77, [8, 8, 8, 8], 8 if kernel.family == "stride" else 0, loops=rounds, block=8 * 77 * rounds
+    )
     assert stamp.sink == digest(bench.regions[0].as_array()[1:78]) * (2**rounds - 1) % WORD
 
 
