@@ -75,6 +75,7 @@ def measure(
                         label=f"{left[-1].experiment} {left[-1].label}",
                         elapsed_s=elapsed,
                         left_s=elapsed / visited * (total - visited),
+                        taken=tuple((case, sample.value) for case, sample in taken),
                     )
                 )
     return [

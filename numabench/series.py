@@ -104,7 +104,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     label: str  # of the case just measured
     elapsed_s: float
     left_s: float
-    series: tuple[Series, ...] = ()  # as they stand now
+    taken: tuple[tuple[Case, float], ...] = ()  # figures that are new since the last time
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,12 +11,11 @@ import msgspec
 from numabench import record as records
 from numabench import session
 from numabench.cli import EXIT_NOTHING
+from numabench.cli.progress import Telling
 from numabench.errors import UsageError
 from numabench.machine import Machine
-from numabench.series import Options, Progress, Sample
+from numabench.series import Options, Sample
 from numabench.units import format_bytes, format_seconds, parse_bytes, parse_numbers, parse_seconds
-
-QUIET_S = 2.0  # nothing is said about a run that is over before this
 
 
 @click.command()
@@ -102,7 +99,7 @@ def run(
         if options.bytes and not case.unavailable:
             _check_size(options.bytes, case.target, machine)
     try:
-        with _Telling() as told:
+        with Telling() as told:
             found = session.run(
                 experiment,
                 options,
@@ -150,38 +147,3 @@ def _show(found: records.Record, saved: str) -> None:
     from numabench.reports import terminal
 
     terminal.show(found, Console(), saved)
-
-
-class _Telling:
-    """Progress on stderr: a bar on a terminal, else a line every ten seconds."""
-
-    def __enter__(self) -> Callable[[Progress], None]:
-        self.bar = None
-        self.last = 0.0
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            self.bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[left]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self.task = self.bar.add_task("set up", total=None, left="")
-            self.bar.start()
-        return self.tell
-
-    def tell(self, now: Progress) -> None:
-        left = f"{format_seconds(now.left_s)} left" if now.elapsed_s > QUIET_S else ""
-        if self.bar:
-            self.bar.update(self.task, total=now.total, completed=now.done, description=now.label[:40], left=left)
-        elif now.elapsed_s - self.last >= 10:
-            self.last = now.elapsed_s
-            click.echo(f"{now.done} of {now.total}, {left}", err=True)
-
-    def __exit__(self, *exc: object) -> None:
-        if self.bar:
-            self.bar.stop()

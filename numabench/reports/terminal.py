@@ -38,7 +38,8 @@ def _figure(cell: Cell, marks: dict[str, str], heat: float | None) -> Text:
     return text
 
 
-def _render(table: Table, marks: dict[str, str]) -> Group:
+def render(table: Table, marks: dict[str, str]) -> Group:
+    """A table with the intervals' widths below it; ``marks`` are letters of flags."""
     heat = words.shades(table)
     rich = RichTable(
         title=table.title,
@@ -67,12 +68,12 @@ def show(record: Record, console: Console, saved: str = "") -> None:
     first, second = words.headline(record)
     console.print(Text(first, style="bold"), Text(second, style="dim"), sep="     ")
     console.print()
-    small = [_render(table, marks) for table in tables if table.matrix]
+    small = [render(table, marks) for table in tables if table.matrix]
     if small:
         console.print(Columns([Padding(table, (0, 4, 1, 0)) for table in small]))
     for table in tables:
         if not table.matrix:
-            console.print(_render(table, marks))
+            console.print(render(table, marks))
             console.print()
     for name, letter in marks.items():
         console.print(Text(f"  {letter}  {FLAGS[name]}", style="yellow"))
