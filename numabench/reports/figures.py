@@ -6,6 +6,7 @@ Grammar: Satyanarayan et al., "Vega-Lite: A Grammar of Interactive Graphics", IE
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,16 @@ Spec = dict[str, Any]
 # Distinguishable with colour-blind eyes, on white and on black (after Okabe and Ito, 2008).
 COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#8866cc", "#998800", "#33aadd", "#bb5544")
 WIDTH, HEIGHT, SMALL = 520, 260, 230
-MOST_CURVES = 8
+MOST_CURVES = MOST_TICKS = 8
+IN_BINARY = " : ".join(
+    [
+        *(
+            f"datum.value >= {1 << s} ? format(datum.value / {1 << s}, '.3~g') + ' {u}'"
+            for s, u in ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+        ),
+        "datum.value + ' B'",
+    ]
+)
 LEGEND = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
 
 
@@ -34,9 +44,21 @@ def curves(table: Table) -> Spec | None:
         "type": "quantitative",
         "title": table.axis.title,
         "scale": {"type": "log", "base": 2} if table.axis.log else {"zero": False},
-        "axis": {"format": "~s", "values": sorted({row["x"] for row in rows})[:: max(len(rows) // len(names) // 8, 1)]},
+        "axis": {
+            "values": _ticks(sorted({row["x"] for row in rows}), table.axis.title.endswith("bytes")),
+            "labelOverlap": True,
+            **({"labelExpr": IN_BINARY} if table.axis.title.endswith("bytes") else {"format": "~s"}),
+        },
     }
     return _several(rows, names, x, table.unit) if table.unit else _multiples(rows, names, x)
+
+
+def _ticks(known: Sequence[float], binary: bool) -> list[float]:
+    """At most about eight: powers of two for bytes, else some of the values themselves."""
+    if not binary:
+        return list(known[:: max(len(known) // MOST_TICKS, 1)])
+    first, last = math.ceil(math.log2(known[0])), math.floor(math.log2(known[-1]))
+    return [2.0**power for power in range(first, last + 1, max(round((last - first) / MOST_TICKS), 1))]
 
 
 def _points(table: Table, axis: Axis) -> Iterator[dict[str, Any]]:
