@@ -6,6 +6,7 @@ from __future__ import annotations
 from numabench.errors import UsageError
 from numabench.experiments.bandwidth import Bandwidth
 from numabench.experiments.base import Experiment
+from numabench.experiments.fabric import Fabric
 from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
@@ -26,6 +27,7 @@ ALL: tuple[Experiment, ...] = (
     Mixes(),
     Pages(),
     Smt(),
+    Fabric(),
 )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import Any, Protocol
 
 from numabench.analysis import stats
@@ -152,6 +153,21 @@ def cell(series: Series | None, base: Series | None = None) -> Cell:
         ratio_ci=ratio.ci if ratio else None,
         flags=series.flags,
     )
+
+
+def extras(series: Series, prefix: str) -> dict[str, list[float]]:
+    """Further figures of all passes whose name starts with ``prefix``, by the rest of the name."""
+    names = dict.fromkeys(name for sample in series.samples for name in sample.extras if name.startswith(prefix))
+    return {name[len(prefix) :]: [s.extras[name] for s in series.samples if name in s.extras] for name in names}
+
+
+def values_cell(values: Sequence[float], base: Series | None = None) -> Cell:
+    """Figures of passes as a cell: median and interval; with ``base`` the ratio to its estimate, without interval."""
+    if not values:
+        return Cell(unavailable="not measured")
+    middle = median(values)
+    ratio = middle / base.estimate if base is not None and base.estimate else None
+    return Cell(value=middle, ci=stats.median_interval(values), ratio=ratio)
 
 
 def paired(series: Series, base: Series) -> stats.Ratio | None:

@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
-from numabench.jobs import chase, curve, gemm, stream
+from numabench.jobs import chase, curve, fabric, gemm, stream
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
-FAMILIES: dict[str, Family] = {"chase": chase, "stream": stream, "stride": stream, "gemm": gemm, "curve": curve}
+FAMILIES: dict[str, Family] = {
+    "chase": chase,
+    "stream": stream,
+    "stride": stream,
+    "gemm": gemm,
+    "curve": curve,
+    "fabric": fabric,
+}
 
 
 def family(case: Case) -> Family:
