@@ -12,6 +12,7 @@ from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
 from numabench.experiments.mixes import Mixes
 from numabench.experiments.pages import Pages
+from numabench.experiments.policy import Policy
 from numabench.experiments.scaling import Scaling
 from numabench.experiments.smt import Smt
 from numabench.experiments.stride import Stride
@@ -28,6 +29,7 @@ ALL: tuple[Experiment, ...] = (
     Pages(),
     Smt(),
     Fabric(),
+    Policy(),
 )
 
 

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy: one instance spans nodes; where should its weights live?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from numabench.errors import UsageError
+from numabench.experiments import base
+from numabench.jobs.policy import WEIGHTS
+from numabench.machine import Machine
+from numabench.series import Case, Cell, Options, Series, Table
+from numabench.units import format_bytes, format_numbers
+
+ONE_NODE = ("main", "workers")
+
+
+class Policy:
+    """A team over several nodes streams weights, every thread its own slice, as a decoder does in each step."""
+
+    name = "policy"
+    question = "One instance spans nodes: where should its weights live?"
+    families: tuple[str, ...] = ("stream",)
+    standard = False
+
+    def unavailable(self, machine: Machine, options: Options) -> str | None:
+        """Never: who touches first can be asked on one node too."""
+        return None
+
+    def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """All nodes together and two of each class, by every policy; quick: all nodes only."""
+        if options.kernels and options.kernels != ("read",):
+            raise UsageError(f"--kernel {', '.join(options.kernels)}: policy measures read")
+        usable = {(i, j) for i, j, why in base.pairs(machine, options) if not why}
+        nodes = tuple(dict.fromkeys(i for i, j in usable if i == j))
+        nodes = tuple(sorted(nodes))
+        if not nodes:
+            yield from (base.point(self.name, machine, options, p, "read") for p in base.pairs(machine, options)[:1])
+            return
+        spans = [nodes]
+        if options.profile != "quick":
+            for _, j, _ in base.local_and_far(machine, options)[1:]:
+                pair = (nodes[0], j)
+                spans += [pair] if j in nodes and pair != nodes else []
+        for span in spans:
+            cpus = tuple(cpu for node in span for cpu in base.team(machine, options, node))
+            sizes = [base.size_for(machine, options, node, cpus, 100 * base.MIB * len(cpus)) for node in span]
+            for how in WEIGHTS:
+                yield Case(
+                    experiment=self.name,
+                    kernel="read",
+                    unit="GB/s",
+                    better="high",
+                    cpus=cpus,
+                    targets=span,
+                    pages=options.pages or "thp",
+                    tier=options.tier,
+                    bytes=min(size for size, _ in sizes),
+                    cache_suspect=any(suspect for _, suspect in sizes),
+                    params={"weights": how, "span": format_numbers(span)},
+                    job="policy",
+                    unavailable="one node" if len(span) == 1 and how not in ONE_NODE else "",
+                )
+
+    def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
+        """One table per span: policies down; the ratio is to what a naive program does."""
+        tables = []
+        for span in dict.fromkeys(str(s.case.params["span"]) for s in series):
+            mine = [s for s in series if s.case.params["span"] == span]
+            naive = next((s for s in mine if s.case.params["weights"] == "main"), mine[0])
+            tables.append(
+                Table(
+                    experiment=self.name,
+                    title=f"Weights of one instance over node{'s' * (',' in span or '-' in span)} {span}, GB/s read",
+                    unit="GB/s",
+                    better="high",
+                    corner="weights",
+                    columns=("GB/s", "pages by node", "memory"),
+                    rows=tuple(
+                        (
+                            WEIGHTS[str(s.case.params["weights"])],
+                            (base.cell(s, naive), self._where(s), self._memory(s)),
+                        )
+                        for s in mine
+                    ),
+                    meaning=tuple(self._words(span, mine, naive)),
+                )
+            )
+        return tables
+
+    def _where(self, s: Series) -> Cell:
+        """Shares of the pages by node, as they were found after the last window."""
+        seen = s.samples[-1].evidence.placement_seen if s.samples else {}
+        total = sum(seen.values())
+        text = ", ".join(f"{node}: {pages / total:.0%}" for node, pages in sorted(seen.items()))
+        return Cell(text=text) if total else Cell(unavailable=s.unavailable or "the system does not tell")
+
+    def _memory(self, s: Series) -> Cell:
+        copies = len(s.case.targets) if s.case.params["weights"] == "replicate" else 1
+        return Cell(text=format_bytes(s.case.bytes * copies))
+
+    def _words(self, span: str, mine: Sequence[Series], naive: Series) -> Iterator[str]:
+        known = [s for s in mine if s.usable and s is not naive]
+        best = max(known, key=lambda s: s.estimate or 0, default=None)
+        ratio = base.paired(best, naive) if best else None
+        if best and ratio:
+            how = WEIGHTS[str(best.case.params["weights"])]
+            yield f"Over {span}, best: {how}, {base.in_words(ratio)} of weights that the main thread touched first."
+        copies = next((s for s in known if s.case.params["weights"] == "replicate"), None)
+        spread = next((s for s in known if s.case.params["weights"] == "interleave"), None)
+        ratio = base.paired(copies, spread) if copies and spread else None
+        if copies and ratio:
+            times = len(copies.case.targets)
+            yield f"A copy on every node gives {base.in_words(ratio)} of interleaving, for {times}x the memory."

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One team over several nodes reads weights that were placed by a policy; each thread streams its own slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from numabench import _core, kernels
+from numabench.jobs.base import Bench, Job, rate_job
+from numabench.jobs.base import rate_seconds as seconds
+from numabench.jobs.stream import RATE_BLOCK, rate_of
+from numabench.memory import Buffer, allocate
+from numabench.series import Case
+
+__all__ = ["WEIGHTS", "buffers", "prepare", "seconds"]
+
+SLICE = 2 << 20  # slices begin where a huge page does, so that its first touch decides for one thread only
+# What people do with weights, in the words of the tables.
+WEIGHTS = {
+    "main": "main thread touches first",
+    "workers": "each thread touches its slice",
+    "interleave": "interleaved over the nodes",
+    "weighted": "interleaved by weights",
+    "preferred": "first node preferred",
+    "bind": "all bound to the first node",
+    "replicate": "a copy on every node",
+}
+
+
+def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
+    """The weights once, or once per node of ``case.targets`` for ``replicate``; all copies hold the same values."""
+    case, how = group[0], str(group[0].params["weights"])
+    nodes: list[int | tuple[int, ...] | None] = [tuple(case.targets)]
+    touch: tuple[int, ...] = ()
+    if how in ("main", "workers"):
+        nodes, touch = [None], case.cpus[: None if how == "workers" else 1]
+    elif how in ("bind", "preferred"):
+        nodes = [case.targets[0]]
+    elif how == "replicate":
+        nodes = list(case.targets)
+    policy = {"replicate": "bind", "main": "local", "workers": "local"}.get(how, how)
+    return [
+        stack.enter_context(
+            allocate(case.bytes, node, pages=case.pages, policy=policy, machine=bench.machine, touch=touch, seed=seed)
+        )
+        for node in nodes
+    ]
+
+
+def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
+    """Each thread reads its slice, of its own node's copy where there is one."""
+    kernel = kernels.kernel(case.kernel, case.tier)
+    copies = {buffer.nodes[0]: buffer for buffer in buffers if buffer.nodes}
+    units, works = buffers[0].bytes // SLICE, []
+    for part, cpu in enumerate(case.cpus):
+        buffer = copies.get(bench.machine.cpu(cpu).node or 0, buffers[0]) if len(buffers) > 1 else buffers[0]
+        low, high = (units * (part + k) // len(case.cpus) * SLICE for k in (0, 1))
+        works.append(
+            _core.Work(kernel, a=(buffer.region, low), bytes=high - low, block=RATE_BLOCK, loops=int(fixed), seed=seed)
+        )
+    return rate_job(works, rate_of(kernel), bench.options)

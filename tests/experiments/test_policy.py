@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy: spans and policies that are planned, and what the words say."""
+
+from __future__ import annotations
+
+import pytest
+
+from numabench import session
+from numabench.errors import UsageError
+from numabench.series import Case, Options
+from tests.fakes import Fake, many
+
+TRUE = {"main": 10.0, "workers": 30.0, "interleave": 20.0, "weighted": 20.0, "preferred": 10.0, "bind": 10.0}
+
+
+def truth(case: Case) -> float:
+    return TRUE.get(str(case.params["weights"]), 40.0)
+
+
+def test_words_name_the_best_and_the_price_of_copies() -> None:
+    machine = many(nodes=2, packages=2)
+    record = session.run(["policy"], Options(profile="quick"), machine=machine, backend=Fake(0.001, truth=truth))
+    (table,) = session.tables(record)
+    assert "a copy on every node, 4.00x" in table.meaning[0]
+    assert "2.00x" in table.meaning[1]
+    assert "2x the memory" in table.meaning[1]
+    assert dict(table.rows)["interleaved over the nodes"][0].ratio == pytest.approx(2.0, rel=0.01)
+
+
+def test_spans_are_all_nodes_and_one_pair_of_each_class() -> None:
+    machine = many(nodes=4, packages=2, bare=1)
+    spans = {case.targets for case in session.plan(["policy"], Options(), machine)}
+    assert spans == {(0, 1, 2, 3), (0, 1), (0, 2)}
+    assert {case.targets for case in session.plan(["policy"], Options(profile="quick"), machine)} == {(0, 1, 2, 3)}
+
+
+def test_one_node_asks_who_touches_first() -> None:
+    cases = session.plan(["policy"], Options(), many(nodes=1, packages=1))
+    assert [case.params["weights"] for case in cases if not case.unavailable] == ["main", "workers"]
+    assert {case.unavailable for case in cases} == {"", "one node"}
+
+
+def test_other_kernels_are_refused() -> None:
+    with pytest.raises(UsageError, match="policy measures read"):
+        session.plan(["policy"], Options(kernels=("triad",)), many())
