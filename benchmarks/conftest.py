@@ -18,6 +18,7 @@ import pytest
 from numabench import session
 from numabench.backend import Hardware
 from numabench.machine import Machine
+from numabench.pytest_plugin import options_of
 from numabench.record import Record
 from numabench.series import Case, Options
 
@@ -25,21 +26,21 @@ ROUNDS = 5
 
 
 @cache
-def planned(experiment: str, profile: str) -> tuple[Case, ...]:
-    return tuple(session.plan([experiment], Options(profile=profile), Machine.load()))  # type: ignore[arg-type]
+def planned(experiment: str, options: Options) -> tuple[Case, ...]:
+    return tuple(session.plan([experiment], options, Machine.load()))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One benchmark per case of the experiment that the file names."""
     experiment = getattr(metafunc.module, "EXPERIMENT", None)
     if experiment and "case" in metafunc.fixturenames:
-        cases = planned(experiment, metafunc.config.getoption("--numabench-profile"))
+        cases = planned(experiment, options_of(metafunc.config))
         metafunc.parametrize("case", cases, ids=[case.label for case in cases])
 
 
 @pytest.fixture(scope="session")
-def hardware(numa_machine: Machine) -> Iterator[Hardware]:
-    with Hardware(numa_machine, Options(profile="quick")) as found:
+def hardware(request: pytest.FixtureRequest, numa_machine: Machine) -> Iterator[Hardware]:
+    with Hardware(numa_machine, options_of(request.config)) as found:
         yield found
 
 

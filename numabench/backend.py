@@ -12,6 +12,7 @@ from typing import Protocol
 from numabench import _core, jobs
 from numabench.analysis import stats
 from numabench.environment import Watch
+from numabench.errors import NumabenchError
 from numabench.evidence import evidence, flags
 from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps
 from numabench.machine import Machine
@@ -19,6 +20,7 @@ from numabench.memory import Buffer
 from numabench.series import Case, Evidence, Options, Sample
 
 Windows = list[Stamps]
+RETAKES = 20  # of a window in which nobody's turn came
 
 
 class Backend(Protocol):
@@ -95,10 +97,23 @@ class Hardware:
 
     def _windows(self, case: Case, job: Job) -> tuple[Windows, bool]:
         """Warm up until the figures settle or the limit is reached; then exactly so many windows."""
-        team = self.team(case.cpus)
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: list[float] = []
         while not stats.steady(warm) and time.monotonic() < limit:
-            warm.append(job.figure(team.run(job.works, window_ns=job.warm_ns)))
+            warm.append(job.figure(self._window(case, job, job.warm_ns)))
         settled = stats.steady(warm)
-        return [team.run(job.works, window_ns=job.window_ns, core_hz=True) for _ in range(job.windows)], settled
+        return [self._window(case, job, job.window_ns, core_hz=True) for _ in range(job.windows)], settled
+
+    def _window(self, case: Case, job: Job, window_ns: float, core_hz: bool = False) -> Stamps:
+        """One window in which work was done: on a busy machine all threads may get their turn after its end.
+
+        Raises NumabenchError when that happens time and again.
+        """
+        for _ in range(RETAKES):
+            stamps = self.team(case.cpus).run(job.works, window_ns=window_ns, core_hz=core_hz)
+            if any(stamp.elements for stamp in stamps):
+                return stamps
+        raise NumabenchError(
+            f"{RETAKES} windows of {window_ns / 1e6:g} ms ended before CPU {', '.join(map(str, case.cpus))} got to the "
+            "work: stop what else runs there, or choose others with --cpus"
+        )

@@ -21,6 +21,11 @@ def bytes_needed(m: int, n: int, k: int, element: int) -> int:
     return sum(-(-size * element // ALIGN) * ALIGN + ALIGN for size in (m * k, k * n, m * n))
 
 
+def side(size: int, element: int) -> int:
+    """Rows of the largest square A, B and C that fit in so many bytes, a multiple of 16 and at least that."""
+    return max(math.isqrt(max(size - 6 * ALIGN, 0) // (3 * element)) // 16 * 16, 16)
+
+
 def grid(threads: int, m: int, n: int) -> tuple[int, int]:
     """Rows x columns of the split of C: the one whose tiles are nearest to square, all threads used."""
     pairs = [(r, threads // r) for r in range(1, threads + 1) if threads % r == 0]

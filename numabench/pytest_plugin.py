@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numabench.machine import Machine
     from numabench.memory import Buffer
     from numabench.record import Record
+    from numabench.series import Options
 
 RECORD: pytest.StashKey[Any] = pytest.StashKey()
 
@@ -25,12 +26,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the benchmarks."""
     group = parser.getgroup("numabench")
     group.addoption("--numabench-profile", default="quick", choices=["quick", "standard", "full"], help="how sure")
+    group.addoption("--numabench-size", metavar="SIZE", help="bytes of each working set, such as 1GiB")
+    group.addoption("--numabench-passes", type=int, metavar="N", help="exactly so many passes")
     group.addoption("--numabench-record", metavar="FILE", help="write the record of the benchmarks there")
     group.addoption("--numabench-report", metavar="FILE.html", help="and a page made of it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Markers of the plugin."""
+    """Markers of the plugin; options that make no sense end the run here."""
+    if config.getoption("--numabench-size") or config.getoption("--numabench-passes") is not None:
+        options_of(config)
     config.addinivalue_line("markers", "needs_nodes(n): skipped on a machine with fewer nodes that have memory")
     config.addinivalue_line(
         "markers", "needs_capability(name): skipped where the system refuses: mbind, move_pages, thp, 2M, 1G"
@@ -116,14 +121,34 @@ def pinned_team() -> Iterator[Callable[..., Team]]:
         team.close()
 
 
+def options_of(config: pytest.Config) -> Options:
+    """What the command line of pytest asks of the benchmarks. Raises pytest.UsageError."""
+    from numabench.errors import UsageError
+    from numabench.series import Options
+    from numabench.units import parse_bytes
+
+    size, passes = config.getoption("--numabench-size"), config.getoption("--numabench-passes")
+    if passes is not None and not 1 <= passes <= 30:
+        raise pytest.UsageError(f"--numabench-passes {passes}: 1 to 30 are allowed")
+    try:
+        return Options(
+            profile=config.getoption("--numabench-profile"),
+            bytes=parse_bytes(size) if size else None,
+            passes=passes,
+        )
+    except UsageError as error:
+        raise pytest.UsageError(f"--numabench-size: {error}") from error
+
+
 @pytest.fixture(scope="session")
 def numabench_record(request: pytest.FixtureRequest, numa_machine: Machine) -> Record:
-    """Every case of the experiments, measured once in interleaved passes before the first benchmark."""
+    """Every case of the experiments asked for, measured once in interleaved passes before the first benchmark."""
     from numabench import session
     from numabench.record import save
-    from numabench.series import Options
 
-    found = session.run((), Options(profile=request.config.getoption("--numabench-profile")), machine=numa_machine)
+    modules = [getattr(item, "module", None) for item in request.session.items]
+    names = dict.fromkeys(name for name in (getattr(module, "EXPERIMENT", "") for module in modules) if name)
+    found = session.run(tuple(names), options_of(request.config), machine=numa_machine)
     request.config.stash[RECORD] = found
     target = request.config.getoption("--numabench-record")
     if target:

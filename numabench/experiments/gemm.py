@@ -27,11 +27,12 @@ class Gemm:
         return None
 
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
-        """Every pair x f32 and f64 x the profile's sizes."""
+        """Every pair x f32 and f64 x the profile's sizes, or the one that fits in --size."""
         for i, j, why in base.pairs(machine, options):
             cpus = base.team(machine, options, i)
             for kernel in options.kernels or tuple(ELEMENT):
-                for n in SIZES[options.profile]:
+                element = ELEMENT.get(kernel, 8)
+                for n in (gemm.side(options.bytes, element),) if options.bytes else SIZES[options.profile]:
                     yield Case(
                         experiment=self.name,
                         kernel=kernel,
@@ -43,7 +44,7 @@ class Gemm:
                         touch_cpus=() if why else base.touchers(machine, j),
                         pages=options.pages or "thp",
                         tier=options.tier,
-                        bytes=gemm.bytes_needed(n, n, n, ELEMENT.get(kernel, 8)),
+                        bytes=gemm.bytes_needed(n, n, n, element),
                         params={"m": n, "n": n, "k": n},
                         unavailable=why,
                     )

@@ -60,7 +60,8 @@ class Scaling:
     ) -> Case:
         many = kernel.startswith("gemm")
         size, suspect = base.size_for(machine, options, target, cpus, 100 * base.MIB * len(cpus))
-        params: dict[str, int | float | str] = {"m": GEMM_N, "n": GEMM_N, "k": GEMM_N} if many else {}
+        n = gemm.side(options.bytes, 8) if options.bytes else GEMM_N
+        params: dict[str, int | float | str] = {"m": n, "n": n, "k": n} if many else {}
         return Case(
             experiment=self.name,
             kernel=kernel,
@@ -72,7 +73,7 @@ class Scaling:
             touch_cpus=base.touchers(machine, target),
             pages=options.pages or "thp",
             tier=options.tier,
-            bytes=gemm.bytes_needed(GEMM_N, GEMM_N, GEMM_N, 8) if many else size,
+            bytes=gemm.bytes_needed(n, n, n, 8) if many else size,
             params=params,
             cache_suspect=suspect and not many,
             share=f"{i}-{target}-{'gemm' if many else 'stream'}",

@@ -18,14 +18,17 @@ buffers = one_buffer
 
 
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """A block of C per thread; packing buffers lie on the thread's own node."""
+    """A block of C per thread; packing buffers lie on the thread's own node, or where it touches them if that has no
+    memory for this process.
+    """
     kernel = kernels.kernel(case.kernel, case.tier)
     plan = GemmPlan(kernel, case, buffers[0].region)
     scratch = []
     for cpu in case.cpus:
         node = bench.machine.cpu(cpu).node
+        bound = node is not None and bench.machine.unavailable_reason(node) is None
         region = stack.enter_context(
-            _core.Region(plan.scratch_bytes, "thp", "local" if node is None else "bind", [node or 0])
+            _core.Region(plan.scratch_bytes, "thp", *(("bind", [node]) if bound else ("local",)))
         )
         touch_region(region, bench.team((cpu,)), "fill_f64", seed)
         scratch.append(region)

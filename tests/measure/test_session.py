@@ -163,3 +163,10 @@ def test_knee_pairs_figures_of_the_same_pass() -> None:
     assert "reached with 2" in experiments.find("scaling").summarise(series, two_nodes())[0].meaning[0]
     only = [measure.summary(case, one[:1], "", options), measure.summary(twice, two[:1], "", options)]
     assert not experiments.find("scaling").summarise(only, two_nodes())[0].meaning
+
+
+@pytest.mark.parametrize("size", [1 << 20, 4 << 20, 64 << 20])
+def test_size_is_kept_by_every_standard_experiment(size: int) -> None:
+    cases = session.plan([], Options(profile="quick", bytes=size), two_nodes())
+    assert {"latency", "bandwidth", "gemm", "scaling"} <= {case.experiment for case in cases}
+    assert all(0.7 * size <= case.bytes <= size for case in cases)

@@ -46,12 +46,6 @@ def test_thp_is_what_it_says() -> None:
         assert buffer.proof().kind_seen == "thp"
 
 
-@pytest.mark.needs_nodes(2)
-def test_other_node_is_really_another() -> None:
-    with allocate("8MiB", 1) as buffer:
-        assert set(buffer.proof().seen) == {1}
-
-
 @pytest.mark.parametrize(
     ("size", "node", "pages", "error", "word"),
     [

@@ -85,3 +85,23 @@ def test_benchmarks_are_collected_one_per_case(pytester: pytest.Pytester, reques
         "test_scaling[",
     ):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--numabench-size", "1MiB"], 0, "test_gemm[gemm_f64-n0-n0-"),
+        (["--numabench-size", "much"], 4, "--numabench-size: size 'much'"),
+        (["--numabench-passes", "0"], 4, "--numabench-passes 0: 1 to 30 are allowed"),
+    ],
+)
+def test_benchmarks_take_a_size_and_passes(
+    pytester: pytest.Pytester, request: pytest.FixtureRequest, words: list[str], status: int, said: str
+) -> None:
+    place = request.config.rootpath / "benchmarks" / "test_gemm.py"
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--collect-only", "-q", str(place), *words)
+    assert done.ret == status, done.stdout.str() + done.stderr.str()
+    text = done.stdout.str() + done.stderr.str()
+    assert said in text
+    assert "Traceback" not in text
+    assert "n=1024" not in text

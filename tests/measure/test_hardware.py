@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hardware backend where machines are odd: windows that a busy one lets pass, CPUs of a node without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from numabench import session
+from numabench.backend import RETAKES, Hardware
+from numabench.errors import NumabenchError
+from numabench.experiments.latency import Latency
+from numabench.machine import Machine
+from numabench.series import Options
+
+
+class Idle:
+    """A team whose first windows pass without work."""
+
+    def __init__(self, team: Any, empty: int) -> None:
+        self.team, self.empty = team, empty
+
+    def run(self, works: object, window_ns: float = 0.0, core_hz: bool = False) -> Any:
+        stamps = self.team.run(works, window_ns=window_ns, core_hz=core_hz)
+        if window_ns and self.empty:
+            self.empty -= 1
+            return [SimpleNamespace(elements=0.0) for _ in stamps]
+        return stamps
+
+    def __len__(self) -> int:
+        return len(self.team)
+
+    def close(self) -> None:
+        self.team.close()
+
+
+@pytest.fixture
+def hardware() -> Iterator[Hardware]:
+    with Hardware(Machine.load(), Options(profile="quick", bytes=1 << 20, pages="base")) as found:
+        yield found
+
+
+def measured(hardware: Hardware, empty: int) -> float:
+    case = next(iter(Latency().plan(hardware.machine, hardware.options)))
+    hardware.teams[case.cpus] = Idle(hardware.team(case.cpus), empty)  # type: ignore[assignment]
+    return hardware.measure([case], 0, 0, 1)[0].value
+
+
+def test_an_empty_window_is_taken_again(hardware: Hardware) -> None:
+    assert measured(hardware, RETAKES - 1) > 0
+
+
+def test_only_empty_windows_are_a_reason_and_no_figure(hardware: Hardware) -> None:
+    with pytest.raises(NumabenchError, match=r"windows of .* ms ended before CPU .* --cpus"):
+        measured(hardware, RETAKES)
+
+
+def test_cpus_of_a_node_without_memory_multiply() -> None:
+    here = Machine.load()
+    away = tuple(msgspec.structs.replace(cpu, node=99) for cpu in here.cpus)
+    options = Options(profile="quick", bytes=1 << 18, passes=1, nodes=here.initiators()[:1])
+    record = session.run(["gemm"], options, machine=msgspec.structs.replace(here, cpus=away))
+    assert [series.unavailable for series in record.series] == [""] * 2
+    assert all(series.estimate for series in record.series)
