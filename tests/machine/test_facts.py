@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -99,6 +100,21 @@ def test_sparse_ids_and_far_pairs(tree: Any) -> None:
     with pytest.raises(TopologyError, match=r"node 3 .*nodes here: 0-2,33-34,45,72-73"):
         machine.node(3)
     assert machine.distance(0, 0) == 10
+
+
+def test_nodes_that_list_the_same_cpus_are_all_there(tree: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "overlap"
+    shutil.copytree(tree("16amd64-8n2c-cpusets"), copy, symlinks=True)
+    nodes = copy / "sys/devices/system/node"
+    for name in ("cpumap", "cpulist"):
+        if (nodes / "node0" / name).exists():
+            (nodes / "node1" / name).write_text((nodes / "node0" / name).read_text())
+    machine = Machine.load(copy)
+    assert [node.id for node in machine.nodes] == list(range(8))
+    assert machine.offline_nodes == ()
+    first, second = machine.nodes[:2]
+    assert (second.cpus, second.local_cpus) == ((), first.cpus)  # the CPUs are the first's, as for a node without any
+    assert second.memory_bytes > 0
 
 
 def test_cpuset_narrows_what_is_allowed(tree: Any) -> None:
