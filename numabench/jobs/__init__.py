@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from numabench.jobs import chase, curve, fabric, gemm, policy, stream
+from numabench.jobs import chase, curve, fabric, gather, gemm, policy, stream
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
@@ -14,6 +14,7 @@ FAMILIES: dict[str, Family] = {
     "gemm": gemm,
     "curve": curve,
     "fabric": fabric,
+    "gather": gather,
     "policy": policy,
 }
 

@@ -21,8 +21,15 @@ STAGGER = 17 * 64
 
 def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
     """One buffer per thread of the largest team; a strided case has one."""
-    if family_of(group[0]) == "stride":
-        return one_buffer(bench, stack, group, seed)
+    return (
+        one_buffer(bench, stack, group, seed)
+        if family_of(group[0]) == "stride"
+        else per_thread(bench, stack, group, seed)
+    )
+
+
+def per_thread(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
+    """Equal buffers, one per thread of the largest team, together as large as the largest case."""
     parts = max(len(case.cpus) for case in group)
     size = max(max(case.bytes for case in group) // parts, 1)
     return buffers_of(bench, stack, group[0], [size] * parts, seed)

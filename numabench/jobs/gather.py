@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random rows of a table, as embedding lookups read them; every thread has a table and row numbers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from numabench import _core, kernels
+from numabench.jobs.base import Bench, Job, rate_job
+from numabench.jobs.base import rate_seconds as seconds
+from numabench.jobs.stream import per_thread, rate_of
+from numabench.machine import Machine
+from numabench.memory import Buffer
+from numabench.series import Case
+
+__all__ = ["buffers", "prepare", "row_numbers", "seconds"]
+
+# Row numbers per thread: 4 MiB that stream from the thread's own node. No row comes twice before all have come.
+NUMBERS, BLOCK, FIXED_ROWS = 1 << 20, 4096, 1 << 18
+
+
+def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
+    """A table per thread of the largest team."""
+    return per_thread(bench, stack, group, seed)
+
+
+def row_numbers(stack: ExitStack, machine: Machine, cpu: int, rows: int, seed: int) -> tuple[_core.Region, int]:
+    """Numbers of rows in random order without repeats, on the CPU's own node; and how many."""
+    import numpy as np
+
+    node = machine.cpu(cpu).node
+    count = min(rows, NUMBERS)
+    region = stack.enter_context(_core.Region(4 * count, "thp", "local" if node is None else "bind", [node or 0]))
+    rng = np.random.default_rng(seed)
+    view = region.as_array("u4")
+    try:
+        view[:count] = rng.choice(rows, count, replace=False, shuffle=True)
+    finally:
+        del view
+    return region, count
+
+
+def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
+    """Rows of ``row`` bytes, independent of each other."""
+    kernel, row = kernels.kernel(case.kernel, case.tier), int(case.params["row"])
+    works = []
+    for part, cpu in enumerate(case.cpus):
+        table = buffers[part % len(buffers)].region
+        numbers, count = row_numbers(stack, bench.machine, cpu, table.bytes // row, seed + part)
+        loops = FIXED_ROWS if fixed else 0
+        works.append(
+            _core.Work(
+                kernel, a=(table, 0), b=(numbers, 0), bytes=table.bytes, stride=row, k=count, block=BLOCK, loops=loops
+            )
+        )
+    return rate_job(works, rate_of(kernel), bench.options)
