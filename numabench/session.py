@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from numabench import experiments, jobs, kernels
+from numabench import experiments, firmware, jobs, kernels
 from numabench.backend import Backend, Hardware
-from numabench.environment import snapshot
+from numabench.environment import Tree, snapshot
 from numabench.errors import Unsupported, UsageError
 from numabench.machine import Machine
 from numabench.measure import PASSES, groups, measure
@@ -85,10 +86,12 @@ def run(
         "passes": options.passes or PASSES[options.profile],
     }
     started, created, environment = time.monotonic(), now(), snapshot(machine)
+    environment |= {"host": os.uname().nodename, "firmware": firmware.snapshot(Tree())}
     with ExitStack() as stack:
         book = stack.enter_context(Journal(journal, made)) if journal else None
         taker = backend or stack.enter_context(Hardware(machine, options))
         series = measure(cases, taker, options, progress, book.add if book else None, earlier)
+    environment["memory_errors_after"] = firmware.errors(Tree())
     return build(machine, environment, made, series, created, time.monotonic() - started)
 
 

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations for the signature table from checks, facts and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+from numabench.analysis import signatures
+from numabench.analysis.matrix import Fault
+from numabench.analysis.verdict import best
+from numabench.validation.outcome import Cause, Check, Fact
+
+FLAT = 0.03  # of remote over local
+LESS_MEMORY = 0.03
+_DISTURBED = {"contended": "others at work", "stolen": "time stolen", "throttled": "quota stopped threads"}
+BAD = ("WARN", "FAIL", "SUSPECT")
+
+
+def causes(seen: Mapping[str, str]) -> tuple[Cause, ...]:
+    """The two best matches."""
+    return tuple(
+        Cause(name=one.cause, score=score, evidence=evidence, check=one.check, remedy=one.remedy)
+        for one, score, evidence in signatures.match(seen)
+    )
+
+
+def observed(
+    facts: Mapping[str, Fact],
+    checks: Sequence[Check],
+    faults: Mapping[str, Sequence[Fault]],
+    values: Mapping[str, Mapping[str, tuple[float, ...]]],
+) -> dict[str, str]:
+    """{observation: evidence in words}. Facts alone are no fault: they count beside a check that did not pass."""
+    seen: dict[str, str] = {}
+    _of_facts(seen, facts, checks)
+    for family, found in faults.items():
+        for fault in found:
+            _of_fault(seen, family, fault)
+    _of_figures(seen, checks, values)
+    flat = [best(figures, "low") for figures in values.get("latency.remote_over_local", {}).values()]
+    if flat and max(abs(ratio - 1) for ratio in flat) < FLAT:
+        seen["flat matrix"] = f"remote latency is {max(flat):.2f}x local"
+    return {name: text for name, text in seen.items() if name in signatures.OBSERVATIONS}
+
+
+def _of_facts(seen: dict[str, str], facts: Mapping[str, Fact], checks: Sequence[Check]) -> None:
+    bad = {check.name: check for check in checks if check.verdict in BAD and check.layer in ("facts", "environment")}
+    memory = facts["mem_total_gib_per_node"].value or []
+    own = [gib for node, gib in enumerate(memory) if node not in (facts["cpuless_nodes"].value or [])]
+    if len(own) > 1 and min(own) > 0 and min(own) < (1 - LESS_MEMORY) * median(own):
+        node = memory.index(min(own))
+        seen["node's memory low"] = f"node {node} has {min(own):g} GiB, the median is {median(own):g}"
+    without = [
+        node for node in facts["memoryless_nodes"].value or [] if node not in (facts["cpuless_nodes"].value or [])
+    ]
+    if without:
+        seen["a node without memory"] = f"node {without[0]} has CPUs and no memory"
+    sockets, nodes = facts["sockets"].value, facts["numa_nodes"].value
+    if sockets and nodes < sockets:
+        seen["too few nodes"] = f"{nodes} nodes for {sockets} packages"
+    check = bad.get("numa_nodes")
+    if check:
+        wanted = "".join(c for c in check.limit.split(" ")[0] if c.isdigit())
+        word = "too many nodes" if wanted and nodes > int(wanted) else "too few nodes"
+        seen[word] = f"{nodes} nodes, expected {check.limit}"
+    if "mem_total_gib_per_node" in bad and "node's memory low" not in seen:
+        seen["memory low"] = f"{memory} GiB, expected {bad['mem_total_gib_per_node'].limit}"
+    rated, configured = facts["dimm_rated_mts"].value, facts["dimm_configured_mts"].value
+    if "dimm_configured_mts" in bad or (rated and configured and configured < rated):
+        seen["memory rate low"] = f"modules run at {configured} MT/s, rated {rated}"
+    for name, word in (
+        ("dimm_channels_per_socket", "channels low"),
+        ("dimm_count", "channels low"),
+        ("smt", "threads per core differ"),
+    ):
+        if name in bad:
+            seen[word] = f"{name} is {facts[name].value}, expected {bad[name].limit}"
+    if facts["governor"].value not in (None, "performance"):
+        seen["governor saves power"] = f"governor {facts['governor'].value}"
+    if facts["thp"].value == "never":
+        seen["huge pages off"] = "transparent huge pages: never"
+    if facts["numa_balancing"].value not in (None, "0"):
+        seen["balancing on"] = "numa_balancing is on"
+    if facts["virtual"].value:
+        seen["virtual"] = "a virtual machine"
+    if nodes == 1:
+        seen["one node shown"] = "one node"
+    if facts["restricted"].value:
+        seen["restricted"] = "CPUs or nodes are hidden from this process"
+    if facts["memory_errors_corrected"].value or facts["memory_errors_uncorrected"].value:
+        seen["memory errors"] = f"{facts['memory_errors_corrected'].value} corrected errors during the run"
+
+
+def _of_fault(seen: dict[str, str], family: str, fault: Fault) -> None:
+    if fault.worst.deviation <= 0:
+        return
+    text = f"{family}: {fault.name} {fault.worst.deviation * 100:.0f} % worse than its like"
+    quality = "latency high" if family == "latency" else "bandwidth low"
+    if fault.what in ("link", "pair"):
+        seen[f"link {quality}"] = text
+    elif fault.what == "CPUs of node":
+        seen["one package slow"] = text
+    else:
+        seen[f"one node's {quality}"] = text
+
+
+def _of_figures(
+    seen: dict[str, str], checks: Iterable[Check], values: Mapping[str, Mapping[str, tuple[float, ...]]]
+) -> None:
+    bad: dict[str, list[Check]] = {}
+    for check in checks:
+        if check.verdict in BAD and check.layer in ("spec", "baseline"):
+            bad.setdefault(check.name, []).append(check)
+        if check.reason == "UNSTABLE":
+            seen.setdefault("rounds differ", f"{check.label}: {check.text}")
+        if check.name in ("contended", "stolen", "throttled"):
+            seen[_DISTURBED[check.name]] = check.text
+    for name, all_word, one_word in (
+        ("bw.read.local", "all bandwidth low", "one node's bandwidth low"),
+        ("latency.local", "all latency high", "one node's latency high"),
+        ("bw.read.remote", "remote bandwidth low", "link bandwidth low"),
+        ("latency.remote", "", "link latency high"),
+    ):
+        mine = bad.get(name, [])
+        if not mine:
+            continue
+        everywhere = len(mine) == len(values.get(name, {})) or mine[0].instance in ("median", "max")
+        if name.endswith("remote") and name.replace("remote", "local") in bad:
+            continue  # what is near is slow already: the links are not to blame
+        word = all_word if everywhere and (len(mine) > 1 or not name.endswith("remote")) else one_word
+        if word:
+            seen.setdefault(word, f"{mine[0].label}: {_much(mine[0])}")
+
+
+def _much(check: Check) -> str:
+    margin = f", {abs(check.margin) * 100:.0f} % past" if check.margin is not None and check.margin < 0 else ""
+    return f"{check.value:.4g} {check.unit}{margin} (limit {check.limit})"

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layers of a validation, each a pure function from facts and figures to checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from numabench.analysis import matrix
+from numabench.analysis.verdict import Limits, Verdict, best, judge, spread
+from numabench.series import FLAGS
+from numabench.units import format_value
+from numabench.validation import metrics
+from numabench.validation.baseline import Baseline
+from numabench.validation.outcome import Check, Fact, Reason
+from numabench.validation.spec import CheckSpec, Spec, Wanted
+
+_PICK: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "median": median}
+UNSTABLE = 0.05  # of the rounds' spread
+
+
+def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int) -> list[Check]:
+    """Whether figures of this visit can carry a verdict at all; ``flagged`` counts the series that carry a flag."""
+    checks = []
+    if facts["restricted"].value:
+        text = "a cpuset or mask hides CPUs or nodes from this process"
+        checks.append(
+            Check(layer="preflight", name="restricted", verdict="INCONCLUSIVE", reason="RESTRICTED", text=text)
+        )
+    for flag, count in flagged.items():
+        busy = flag != "cache_suspect"
+        checks.append(
+            Check(
+                layer="preflight",
+                name=flag,
+                verdict="INCONCLUSIVE" if busy and 2 * count > series else "WARN",
+                reason="BUSY" if busy else "INVALID",
+                text=f"in {count} of {series} cases: {FLAGS[flag]}",
+            )
+        )
+    for kind, verdict in (("corrected", "WARN"), ("uncorrected", "FAIL")):
+        fact = facts[f"memory_errors_{kind}"]
+        if fact.value:
+            checks.append(
+                Check(
+                    layer="preflight",
+                    name=f"memory_errors_{kind}",
+                    verdict="FAIL" if verdict == "FAIL" else "WARN",
+                    reason="ECC",
+                    value=float(fact.value),
+                    text=f"{fact.value} {kind} memory errors during the run",
+                )
+            )
+    return checks
+
+
+def match(spec: Spec, facts: Mapping[str, Fact]) -> list[Check]:
+    """INCONCLUSIVE when the specification is for another machine; nothing otherwise."""
+    found = []
+    for name, wanted in spec.match.items():
+        check = _fact("facts", name, _wanted(wanted), facts[name])
+        if check.verdict != "PASS":
+            found.append(
+                Check(
+                    layer="facts",
+                    name=name,
+                    verdict="INCONCLUSIVE",
+                    reason="WRONG_SPEC",
+                    value=check.value,
+                    limit=check.limit,
+                    text=f"the specification {spec.name!r} is for another machine",
+                )
+            )
+    return found
+
+
+def _wanted(value: Any) -> Wanted:
+    return Wanted(**value) if isinstance(value, dict) else Wanted(any_of=[value])
+
+
+def facts_against(spec: Spec, facts: Mapping[str, Fact]) -> list[Check]:
+    """One check a fact; SKIP where the system does not tell, which is never a pass."""
+    mine = len(spec.facts)
+    return [
+        _fact("facts" if at < mine else "environment", name, wanted, facts[name])
+        for at, (name, wanted) in enumerate(spec.wanted())
+    ]
+
+
+def _fact(layer: Any, name: str, wanted: Wanted, fact: Fact) -> Check:
+    limit = f"{wanted.ref} +- {wanted.tol * 100:g} %" if wanted.ref is not None else _words(wanted.any_of or [])
+    if fact.source == "unavailable":
+        text = "this system does not tell"
+        return Check(layer=layer, name=name, verdict="SKIP", reason="NOT_TOLD", limit=limit, text=text)
+    values = fact.value if isinstance(fact.value, list) and wanted.ref is not None else [fact.value]
+    if wanted.ref is not None:
+        good = all(isinstance(v, int | float) and abs(v - wanted.ref) <= wanted.tol * abs(wanted.ref) for v in values)
+        good = good and bool(values)
+    else:
+        good = any(_same(fact.value, option) for option in wanted.any_of or [])
+    bad: Verdict = "WARN" if wanted.severity == "warn" else "FAIL"
+    reason: Reason = "" if good else "ENVIRONMENT" if layer == "environment" else "FACT_MISMATCH"
+    return Check(
+        layer=layer,
+        name=name,
+        verdict="PASS" if good else bad,
+        reason=reason,
+        value=_words([fact.value]),
+        limit=limit,
+        text="" if good else f"from {fact.source}",
+    )
+
+
+def _same(value: Any, option: Any) -> bool:
+    if isinstance(value, str) and isinstance(option, str):
+        return fnmatchcase(value, option)
+    return bool(value == option)
+
+
+def _words(values: Sequence[Any]) -> str:
+    return " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
+
+
+def metrics_against(checks: Iterable[CheckSpec], values: metrics.Values, missing: Mapping[str, str]) -> list[Check]:
+    """The bounds of a specification; a required figure that is not there is INCONCLUSIVE, never a pass."""
+    return [check for one in checks for check in _bounds(one, values, missing)]
+
+
+def _bounds(one: CheckSpec, values: metrics.Values, missing: Mapping[str, str]) -> list[Check]:
+    found = values.get(one.metric, {})
+    if one.instance:
+        found = {name: figures for name, figures in found.items() if name == one.instance}
+    absent = {
+        label: why
+        for label, why in missing.items()
+        if label.startswith(f"{one.metric}[") and (not one.instance or label == f"{one.metric}[{one.instance}]")
+    }
+    checks = []
+    if not found or absent:
+        verdict: Verdict = "INCONCLUSIVE" if one.required else "SKIP"
+        reasons = absent or {f"{one.metric}[{one.instance}]" if one.instance else one.metric: "not measured"}
+        for label, why in reasons.items():
+            name, _, at = label.partition("[")
+            checks.append(
+                Check(layer="spec", name=name, instance=at.rstrip("]"), verdict=verdict, reason="NO_DATA", text=why)
+            )
+    row = metrics.BY_NAME[one.metric]
+    wanted = list(found.items())
+    if one.scope != "each" and found:
+        pick = _PICK[one.scope]
+        count = min(map(len, found.values()))
+        wanted = [(one.scope, tuple(pick([v[r] for v in found.values()]) for r in range(count)))]
+    for name, figures in wanted:
+        checks.append(against("spec", row, name, figures, one.limits(), one.severity))
+    return checks
+
+
+def against(
+    layer: Any, row: metrics.Metric, name: str, figures: tuple[float, ...], limits: Limits, severity: str = "fail"
+) -> Check:
+    """One metric against bounds."""
+    judged = judge(figures, row.better, limits)
+    verdict = "WARN" if judged.verdict == "FAIL" and severity == "warn" else judged.verdict
+    below: Reason = "BELOW_BASELINE" if layer == "baseline" else "BELOW_SPEC" if row.better == "high" else "ABOVE_SPEC"
+    parts = [
+        f"{word} {sign} {format_value(bound)}"
+        for word, sign, bound in (
+            ("fail", "<", limits.fail_low),
+            ("warn", "<", limits.warn_low),
+            ("fail", ">", limits.fail_high),
+            ("warn", ">", limits.warn_high),
+        )
+        if bound is not None
+    ]
+    return Check(
+        layer=layer,
+        name=row.name,
+        instance=name,
+        verdict=verdict,
+        reason="" if verdict == "PASS" else "NO_DATA" if verdict == "INCONCLUSIVE" else below,
+        value=judged.value if verdict != "INCONCLUSIVE" else None,
+        unit=row.unit,
+        limit=", ".join(parts),
+        margin=judged.margin,
+        rounds=figures,
+    )
+
+
+def baseline_against(baseline: Baseline, cohort: str, of: Mapping[str, str], values: metrics.Values) -> list[Check]:
+    """A machine against good ones of its class; another class is INCONCLUSIVE."""
+    if cohort != baseline.cohort:
+        other = [k for k, v in baseline.cohort_of.items() if of.get(k) != v]
+        text = "; ".join(f"{k} {of.get(k)!r}, baseline {baseline.cohort_of[k]!r}" for k in other)
+        return [
+            Check(layer="baseline", name="class of machine", verdict="INCONCLUSIVE", reason="WRONG_SPEC", text=text)
+        ]
+    checks = []
+    for name, cells in baseline.cells.items():
+        for at, cell in cells.items():
+            row = metrics.metric(name)
+            figures = values.get(name, {}).get(at)
+            if figures:
+                checks.append(against("baseline", row, at, figures, cell.limits(row.better)))
+            else:
+                checks.append(
+                    Check(
+                        layer="baseline",
+                        name=name,
+                        instance=at,
+                        verdict="INCONCLUSIVE",
+                        reason="NO_DATA",
+                        text="in the baseline, not in this record",
+                    )
+                )
+    return checks
+
+
+def stability(values: metrics.Values) -> list[Check]:
+    """Rounds that differ by more than 5 %: faults that come and go, which the best round would hide."""
+    checks = []
+    for name, cells in values.items():
+        row = metrics.BY_NAME[name]
+        for at, figures in cells.items():
+            if not row.ratio and spread(figures) > UNSTABLE:
+                checks.append(
+                    Check(
+                        layer="stability",
+                        name=name,
+                        instance=at,
+                        verdict="WARN",
+                        reason="UNSTABLE",
+                        value=best(figures, row.better),
+                        unit=row.unit,
+                        limit=f"rounds within {UNSTABLE * 100:g} %",
+                        rounds=figures,
+                        text=f"rounds differ by {spread(figures) * 100:.1f} %",
+                    )
+                )
+    return checks
+
+
+def symmetry(
+    family: str,
+    cells: Mapping[matrix.Pair, matrix.Cell],
+    again: Mapping[matrix.Pair, Sequence[float]] | None = None,
+    limits: tuple[float, float] = (matrix.WARN, matrix.FAIL),
+    severity: str = "fail",
+) -> tuple[list[Check], list[matrix.Fault]]:
+    """One matrix against itself: a check per fault, noise and mode included, or one that says what held."""
+    better = metrics.BY_NAME[f"{family}.local"].better
+    unit = metrics.BY_NAME[f"{family}.local"].unit
+    warn, fail = limits
+    compared = matrix.compared(cells, better)
+    if not compared:
+        text = "no two cells that should be alike: nothing to hold this machine against"
+        return [Check(layer="symmetry", name=family, verdict="SKIP", reason="NO_DATA", text=text)], []
+    odd = matrix.oddities(cells, better, again, warn)
+    found = matrix.faults(odd, list(cells))
+    checks = []
+    for fault in found:
+        worst = fault.worst
+        slower = worst.deviation > 0
+        verdict: Verdict = "SUSPECT"
+        reason: Reason = "UNCONFIRMED"
+        if worst.kind == "persistent":
+            severe = abs(worst.deviation) > fail and slower and severity == "fail"
+            verdict, reason = ("FAIL" if severe else "WARN"), "ASYMMETRIC"
+        checks.append(
+            _odd(family, unit, worst, cells, verdict, reason, f"{fault.name} {_size(worst.deviation)} than its like")
+        )
+    for one in odd:
+        if one.kind == "noise":
+            text = "measured again at once, the cell fits: noise"
+            checks.append(_odd(family, unit, one, cells, "WARN", "NOISE", text))
+        elif one.kind == "mode asymmetry":
+            text = "the same in every package, or both ways of the pair: the mode's"
+            checks.append(_odd(family, unit, one, cells, "PASS", "MODE", text))
+    if not found:
+        text = f"{len(compared)} of {len(cells)} cells could be compared, and fit within {warn * 100:g} %"
+        checks.append(Check(layer="symmetry", name=family, verdict="PASS", text=text))
+    return checks, found
+
+
+def _size(deviation: float) -> str:
+    return f"{abs(deviation) * 100:.1f} % {'worse' if deviation > 0 else 'better'}"
+
+
+def _odd(
+    family: str,
+    unit: str,
+    one: matrix.Oddity,
+    cells: Mapping[matrix.Pair, matrix.Cell],
+    verdict: Verdict,
+    reason: Reason,
+    text: str,
+) -> Check:
+    return Check(
+        layer="symmetry",
+        name=family,
+        instance=metrics.instance(one.pair),
+        verdict=verdict,
+        reason=reason,
+        value=median(cells[one.pair].values),
+        unit=unit,
+        limit=f"{format_value(one.reference)} {unit} in its class",
+        margin=-one.deviation,
+        text=f"{text}; {one.kind}, confidence {one.confidence:.3f}",
+    )
+
+
+def doubted(checks: Sequence[Check]) -> list[Check]:
+    """On a machine that was busy or restricted a figure cannot fail it: what failed by figures is suspect."""
+    hindered = any(check.layer == "preflight" and check.verdict == "INCONCLUSIVE" for check in checks)
+    return [
+        msgspec.structs.replace(check, verdict="SUSPECT", text=f"{check.text} while others were at work".strip())
+        if hindered and check.verdict == "FAIL" and check.layer in ("spec", "baseline", "symmetry")
+        else check
+        for check in checks
+    ]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics that verdicts are about: name, unit, direction, and where a record holds them. To add one: a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from numabench.analysis.matrix import Cell, Pair
+from numabench.analysis.verdict import Better, rounds
+from numabench.kernels import nearest
+from numabench.machine import Machine
+from numabench.series import FATAL, Series
+
+Values = dict[str, dict[str, tuple[float, ...]]]  # metric: instance: one figure a round
+
+DOUBTS = ("contended", "stolen", "throttled", "cache_suspect")
+
+
+class Metric(NamedTuple):
+    """One row. ``cells``: local pairs, remote pairs, or both; a ``ratio`` is to the same initiator's local figure."""
+
+    name: str
+    unit: str
+    better: Better
+    about: str
+    experiment: str = ""
+    kernel: str = ""
+    cells: Literal["local", "remote"] = "local"
+    ratio: bool = False
+
+
+def _family(prefix: str, unit: str, better: Better, about: str, experiment: str, kernel: str) -> tuple[Metric, ...]:
+    return (
+        Metric(f"{prefix}.local", unit, better, f"{about}, own node", experiment, kernel),
+        Metric(f"{prefix}.remote", unit, better, f"{about}, another node", experiment, kernel, "remote"),
+        Metric(
+            f"{prefix}.remote_over_local",
+            "ratio",
+            better,
+            f"{about}, another node over own node, in the same pass",
+            experiment,
+            kernel,
+            "remote",
+            True,
+        ),
+    )
+
+
+REGISTRY: tuple[Metric, ...] = (
+    *_family("latency", "ns", "low", "one dependent load", "latency", "chase"),
+    *_family("bw.read", "GB/s", "high", "read by all cores of a node", "bandwidth", "read"),
+    Metric("bw.copy.local", "GB/s", "high", "STREAM copy, own node", "bandwidth", "copy"),
+    Metric("bw.triad.local", "GB/s", "high", "STREAM triad, own node", "bandwidth", "triad"),
+    Metric("bw.write_nt.local", "GB/s", "high", "non-temporal stores, own node", "bandwidth", "write_nt"),
+    Metric("bw.triad_nt.local", "GB/s", "high", "triad with non-temporal stores, own node", "bandwidth", "triad_nt"),
+    Metric("bw.read.over_theoretical", "ratio", "high", "read of own node over channels x configured rate x 8 bytes"),
+)
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in REGISTRY}
+MATRICES: dict[str, tuple[str, str]] = {"latency": ("latency", "chase"), "bw.read": ("bandwidth", "read")}
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name. Raises UsageError with the nearest names."""
+    from numabench.errors import UsageError
+
+    if name not in BY_NAME:
+        raise UsageError(f"metric {name!r}: {nearest(name, list(BY_NAME))}")
+    return BY_NAME[name]
+
+
+def instance(pair: Pair) -> str:
+    """``node0`` for the own node, ``node0->node1`` for another."""
+    return f"node{pair[0]}" if pair[0] == pair[1] else f"node{pair[0]}->node{pair[1]}"
+
+
+def sound(series: Series) -> dict[int, float]:
+    """{pass: figure} of the passes without a fatal flag; empty when fewer than half are sound."""
+    good = {s.number: s.value for s in series.samples if not FATAL.keys() & set(s.flags)}
+    return dict(sorted(good.items())) if 2 * len(good) >= len(series.samples) else {}
+
+
+def of(series: Iterable[Series], experiment: str, kernel: str) -> dict[Pair, Series]:
+    """{(initiator, target): series} of one kernel, with the page kind and parameters that come first."""
+    found: dict[Pair, Series] = {}
+    first: tuple[str, Mapping[str, object]] | None = None
+    for one in series:
+        case = one.case
+        if case.experiment != experiment or case.kernel != kernel or case.initiator is None or case.target is None:
+            continue
+        first = first or (case.pages, case.params)
+        if (case.pages, case.params) == first:
+            found.setdefault((case.initiator, case.target), one)
+    return found
+
+
+def extract(series: Sequence[Series], theoretical: Mapping[int, float] | None = None) -> tuple[Values, dict[str, str]]:
+    """The metrics of a record, and {metric[instance]: why there is none} for cells without a usable figure.
+
+    ``theoretical`` is GB/s per node from the memory's channels and rate, where known.
+    """
+    values: Values = {}
+    missing: dict[str, str] = {}
+    for row in REGISTRY:
+        if not row.experiment:
+            continue
+        found = of(series, row.experiment, row.kernel)
+        for pair, one in found.items():
+            if (pair[0] == pair[1]) != (row.cells == "local"):
+                continue
+            mine, name = sound(one), instance(pair)
+            if row.ratio:
+                home = found.get((pair[0], pair[0]))
+                own = sound(home) if home else {}
+                mine = {number: value / own[number] for number, value in mine.items() if number in own}
+            if mine:
+                values.setdefault(row.name, {})[name] = rounds(list(mine.values()))
+            else:
+                missing[f"{row.name}[{name}]"] = one.unavailable or (
+                    "untrusted: " + "; ".join(FATAL[flag] for flag in one.flags if flag in FATAL)
+                )
+    for node, limit in (theoretical or {}).items():
+        read = values.get("bw.read.local", {}).get(f"node{node}")
+        if read and limit > 0:
+            share = tuple(value / limit for value in read)
+            values.setdefault("bw.read.over_theoretical", {})[f"node{node}"] = share
+    return values, missing
+
+
+def flagged(series: Sequence[Series]) -> dict[str, int]:
+    """{flag: series that carry it} for what others did to the machine meanwhile, and for buffers that caches hold."""
+    return {flag: count for flag in DOUBTS if (count := sum(flag in one.flags for one in series))}
+
+
+def cells(machine: Machine, series: Mapping[Pair, Series]) -> dict[Pair, Cell]:
+    """Matrix cells with their link class and places, for `numabench.analysis.matrix`."""
+    where = places(machine)
+    found = {}
+    for (i, j), one in series.items():
+        values = tuple(sound(one).values())
+        if not values:
+            continue
+        target = machine.node(j)
+        near = not set(machine.node(i).cpus).isdisjoint(target.local_cpus)
+        link = f"{machine.relation(i, j)}/{machine.distance(i, j)}/{near}/{target.subtype}"
+        found[i, j] = Cell(values, link, (where[i][1], where[j][1]), (where[i][0], where[j][0]))
+    return found
+
+
+def places(machine: Machine) -> dict[int, tuple[int, int]]:
+    """{node: (package, place within it)}; nodes without CPUs are places of a package of their own."""
+    count: dict[int, int] = {}
+    found = {}
+    for node in machine.nodes:
+        package = machine.cpu(node.cpus[0]).package if node.cpus else None
+        key = -1 if package is None else package
+        found[node.id] = (key, count.get(key, 0))
+        count[key] = count.get(key, 0) + 1
+    return found

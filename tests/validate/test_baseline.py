@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Baselines of good machines: robust, without order, refusing other classes and failed machines."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from numabench.errors import UsageError
+from numabench.validation.baseline import build
+from numabench.validation.outcome import Result, dumps
+from numabench.validation.validate import validate
+
+from .test_causes import FAULTS, SPEC, bandwidth, made
+
+
+def good(n: int, sd: float = 0.007, seed: int = 1, bad: int = 0) -> list[Result]:
+    rng = random.Random(seed)
+    found = []
+    for at in range(n):
+        factor = (0.7 if at < bad else 1.0) * (1 + rng.gauss(0, sd))
+        record = made(bandwidth(factor, lambda i, j: True))
+        found.append(validate(record, host=f"h{at}"))
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 31, 32])
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (0.93, "WARN"), (0.85, "FAIL"), (1.2, "PASS")])
+def test_limits(n: int, factor: float, verdict: str) -> None:
+    baseline = build(good(n, sd=0.002))
+    assert baseline.n == n
+    sigma = baseline.cells["bw.read.local"]["node0"].sigma
+    assert (sigma is None) == (n < 8)
+    record = made(bandwidth(factor, lambda i, j: True))
+    assert validate(record, baseline=baseline).verdict == verdict
+
+
+def test_a_wide_class_widens_its_limits() -> None:
+    baseline = build(good(32, sd=0.06))
+    assert validate(made(bandwidth(0.88, lambda i, j: True)), baseline=baseline).verdict == "PASS"
+
+
+def test_order_does_not_matter() -> None:
+    found = good(12)
+    assert dumps(build(found)) == dumps(build(found[::-1]))
+
+
+def test_equal_machines_have_a_spread_all_the_same() -> None:
+    baseline = build(good(10, sd=0.0))
+    assert baseline.cells["bw.read.local"]["node0"].sigma == 0.005
+
+
+def test_outliers_are_left_out_and_named() -> None:
+    baseline = build(good(20, bad=3))
+    assert baseline.dropped == ["h0", "h1", "h2"]
+    assert baseline.n == 17
+    with pytest.raises(UsageError, match="not machines of one class"):
+        build(good(20, bad=5))
+
+
+def test_another_class_is_refused_by_name() -> None:
+    other = validate(made(nodes=8), host="other")
+    with pytest.raises(UsageError, match="numa_nodes"):
+        build([*good(2), other])
+    held = validate(made(nodes=8), baseline=build(good(2)))
+    assert held.verdict == "INCONCLUSIVE"
+    assert held.checks[0].reason == "WRONG_SPEC"
+
+
+def test_a_failed_machine_is_no_good_machine() -> None:
+    bad = validate(FAULTS["memory channel missing"], host="bad", spec=SPEC)
+    with pytest.raises(UsageError, match="bad failed"):
+        build([*good(2), msgspec.structs.replace(bad, cohort=good(1)[0].cohort)])
+
+
+def test_no_machine_is_no_baseline() -> None:
+    with pytest.raises(UsageError, match="at least one"):
+        build([])

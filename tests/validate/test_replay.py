@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published machines: what their sources could not explain is flagged, what is explained or sound passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from numabench.validation.baseline import build
+from numabench.validation.outcome import Result
+from numabench.validation.validate import validate
+
+from . import docs
+from .reference import earlier, judged, machines, published
+
+ALL = machines()
+# What numabench has no metric for, by field of the source.
+NO_METRIC = {"c2c_ns", "cache_gb_per_s", "latency_sweep", "loaded", "peak_gb_per_s"}
+MATRIX = [name for name, one in ALL.items() if published(one) is not None]
+
+
+def anomalies(name: str, kind: str = "unexplained") -> list[dict[str, Any]]:
+    return [a for a in ALL[name]["known_anomalies"] if a["verdict"].startswith(kind) and a["field"] not in NO_METRIC]
+
+
+def against_the_run_before(name: str) -> Result | None:
+    before = earlier(ALL[name], ALL)
+    first = published(before) if before else None
+    now = published(ALL[name])
+    return validate(now, host=name, baseline=build([validate(first, host="before")])) if first and now else None
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_what_is_sound_or_explained_is_not_accused(name: str) -> None:
+    result = judged(ALL[name])
+    assert result is not None
+    accused = [check for check in result.checks if check.verdict in ("FAIL", "SUSPECT")]
+    if not anomalies(name):
+        assert not accused
+    else:  # nothing but the cells named by the source
+        cells = {(i, j) for anomaly in anomalies(name) for i, j in anomaly["cells"]}
+        names = {f"node{i}" if i == j else f"node{i}->node{j}" for i, j in cells}
+        assert {check.instance for check in accused} <= names
+
+
+def test_what_is_unexplained_is_flagged() -> None:
+    seen = 0
+    for name in MATRIX:
+        for anomaly in anomalies(name):
+            seen += 1
+            result = judged(ALL[name])
+            assert result is not None
+            held = against_the_run_before(name)
+            drift = [c for c in held.checks if c.layer == "baseline" and c.verdict != "PASS"] if held else []
+            flagged = [c for c in result.checks if c.layer == "symmetry" and c.verdict in ("SUSPECT", "WARN", "FAIL")]
+            assert flagged or (anomaly["kind"] == "run_to_run_shift" and drift), (name, anomaly["kind"])
+    assert seen == 5
+
+
+def test_invalid_measurements_are_told() -> None:
+    names = [name for name in MATRIX if anomalies(name, "invalid")]
+    assert names == ["clx-8269cy-2s-lmbench"]
+    for name in names:
+        result = judged(ALL[name])
+        assert result is not None
+        assert any(check.reason == "INVALID" for check in result.checks)
+
+
+@pytest.mark.parametrize("name", [n for n in MATRIX if earlier(ALL[n], ALL) is not None])
+def test_a_second_run_of_a_sound_machine_passes_its_baseline(name: str) -> None:
+    held = against_the_run_before(name)
+    assert held is not None
+    bad = [check for check in held.checks if check.layer == "baseline" and check.verdict != "PASS"]
+    assert bool(bad) == bool(anomalies(name))
+
+
+def test_the_document_is_up_to_date() -> None:
+    text = docs.FILE.read_text()
+    assert docs.updated(text) == text, "python -m tests.validate.docs"

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Specifications: what is read, what is refused with line and key, and that a written one is read and passed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numabench.errors import UsageError
+from numabench.record import Record
+from numabench.validation import spec as specs
+from numabench.validation.validate import validate
+from numabench.validation.write_spec import write_spec
+
+from .reference import record, series, topology
+
+GOOD = """\
+schema = 1
+name = "two nodes"
+[match]
+cpu_model = "a *"
+[facts]
+sockets = 2
+mem_total_gib_per_node = { ref = 64, tol = 0.03 }
+[environment]
+governor = { any_of = ["performance", "schedutil"], severity = "fail" }
+[[check]]
+metric = "bw.read.local"
+fail = 90.0
+warn = 95.0
+unit = "GB/s"
+[[check]]
+metric = "latency.remote_over_local"
+scope = "max"
+ref = 1.9
+fail_above = 0.15
+[[symmetry]]
+metric = "latency"
+warn = 0.05
+fail = 0.10
+"""
+
+
+def machine(latency: float = 190.0, bandwidth: float = 100.0) -> Record:
+    cells = [(i, j) for i in range(2) for j in range(2)]
+    found = [series("latency", (i, j), [100.0 if i == j else latency] * 6) for i, j in cells]
+    found += [series("bw.read", (i, j), [bandwidth if i == j else 50.0] * 6) for i, j in cells]
+    return record(topology(2, 2), found)
+
+
+def test_a_good_one_is_read_and_passed() -> None:
+    spec = specs.loads(GOOD, "x.toml")
+    result = validate(machine(), spec=spec)
+    assert result.verdict == "PASS", result.reason
+    assert {check.layer for check in result.checks} >= {"facts", "environment", "spec", "symmetry"}
+
+
+@pytest.mark.parametrize(
+    ("latency", "bandwidth", "verdict", "reason"),
+    [(190, 94, "WARN", "BELOW_SPEC"), (190, 89, "FAIL", "BELOW_SPEC"), (220, 100, "FAIL", "ABOVE_SPEC")],
+)
+def test_bounds(latency: float, bandwidth: float, verdict: str, reason: str) -> None:
+    result = validate(machine(latency, bandwidth), spec=specs.loads(GOOD, "x.toml"))
+    assert result.verdict == verdict
+    assert result.checks[0].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("sockets = 2", "sockts = 2", 6, "did you mean sockets"),
+        ('metric = "bw.read.local"', 'metric = "bw.rread.local"', 11, "did you mean"),
+        ("fail = 90.0", "ffail = 90.0", 12, "did you mean fail"),
+        ("fail = 90.0", 'fail = "90"', 12, "str"),
+        ('unit = "GB/s"', 'unit = "MB/s"', 14, "GB/s"),
+        ("warn = 95.0", "warn = 85.0", 13, "beyond"),
+        ('scope = "max"', 'scope = "most"', 17, "most"),
+        ("ref = 1.9", "", 19, "ref is missing"),
+        ("schema = 1", "schema = 9", 1, "schema 9"),
+        ("[match]", "[mach]", 3, "mach"),
+        ("tol = 0.03", "tolerance = 0.03", 7, "tolerance"),
+        ("fail = 0.10", "fail = 0.01", 22, "warn <= fail"),
+        ("sockets = 2", "sockets = = 2", 6, "line 6"),
+        ("fail = 90.0\nwarn = 95.0", "", 11, "no bound"),
+        ("fail = 90.0", "fail = -1", 12, "at least 0"),
+    ],
+)
+def test_errors_name_line_and_key(old: str, new: str, line: int, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        specs.loads(GOOD.replace(old, new, 1), "x.toml")
+    assert said in str(error.value)
+    assert f"x.toml:{line}:" in str(error.value) or f"line {line}," in str(error.value)
+
+
+def _read_or_refused(text: str) -> None:
+    said = "x.toml"
+    try:
+        specs.loads(text, "x.toml")
+    except UsageError as error:
+        said = str(error)
+    assert said.startswith("x.toml")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_spec_or_a_usage_error(text: str) -> None:
+    _read_or_refused(text)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.sampled_from('[]="{}x9\n.'))
+def test_a_character_changed_is_a_spec_or_a_usage_error(at: int, put: str) -> None:
+    _read_or_refused(GOOD[:at] + put + GOOD[at + 1 :])
+
+
+def test_another_machine_is_no_verdict() -> None:
+    spec = specs.loads(GOOD.replace('cpu_model = "a *"', 'cpu_model = "b *"'), "x.toml")
+    result = validate(machine(bandwidth=1.0), spec=spec)
+    assert result.verdict == "INCONCLUSIVE"
+    assert result.checks[0].reason == "WRONG_SPEC"
+
+
+def test_what_was_not_measured_is_no_pass() -> None:
+    found = machine()
+    only = record(found.machine, [one for one in found.series if one.case.experiment == "latency"])
+    result = validate(only, spec=specs.loads(GOOD, "x.toml"))
+    assert result.verdict == "INCONCLUSIVE"
+    assert any(check.reason == "NO_DATA" and check.name == "bw.read.local" for check in result.checks)
+
+
+def test_what_the_system_does_not_tell_is_skipped() -> None:
+    spec = specs.loads(GOOD.replace("sockets = 2", "dimm_count = 16"), "x.toml")
+    check = next(check for check in validate(machine(), spec=spec).checks if check.name == "dimm_count")
+    assert (check.verdict, check.reason) == ("SKIP", "NOT_TOLD")
+
+
+def test_a_written_one_is_read_and_passed_and_catches_a_tenth() -> None:
+    text = write_spec(machine())
+    spec = specs.loads(text, "x.toml")
+    assert validate(machine(), spec=spec).verdict == "PASS"
+    assert validate(machine(bandwidth=89.0), spec=spec).verdict == "FAIL"
+    assert text.count("#") > 20
