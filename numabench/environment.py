@@ -29,6 +29,12 @@ _CMDLINE = re.compile(
 _VARIABLES = re.compile(
     r"OMP_\w+|KMP_\w+|GOMP_CPU_AFFINITY|(?:MALLOC|OPENBLAS|MKL|NUMABENCH)_\w+|GLIBC_TUNABLES|LD_PRELOAD"
 )
+# Facts of a snapshot that make figures incomparable when they differ; the others are load, or hints.
+SETTINGS = (
+    "kernel", "governor", "driver", "no_turbo", "boost", "smt", "thp", "thp_defrag", "numa_balancing", "demotion",
+    "zone_reclaim_mode", "clocksource", "cpus_allowed", "nodes_allowed", "cpu_quota", "isolated_cpus", "nohz_full",
+    "variables",
+)  # fmt: skip
 _VMSTAT = re.compile(rb"^(numa_pages_migrated|pgmigrate_success|thp_collapse_alloc|pgdemote_\w+) (\d+)$", re.M)
 
 
