@@ -91,7 +91,14 @@ class Hardware:
                 value=job.estimator(values),
                 windows=values,
                 evidence=seen,
-                flags=flags(case, seen, changes, windows, settled, self.machine),
+                flags=tuple(
+                    dict.fromkeys(
+                        (
+                            *flags(case, seen, changes, windows, settled, self.machine),
+                            *(job.checks(windows) if job.checks else ()),
+                        )
+                    )
+                ),
                 extras={"median": median(values)} | extras,
             )
 

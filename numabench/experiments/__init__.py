@@ -10,6 +10,7 @@ from numabench.experiments.fabric import Fabric
 from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
+from numabench.experiments.loaded import Loaded
 from numabench.experiments.mixes import Mixes
 from numabench.experiments.pages import Pages
 from numabench.experiments.policy import Policy
@@ -28,6 +29,7 @@ ALL: tuple[Experiment, ...] = (
     Mixes(),
     Pages(),
     Smt(),
+    Loaded(),
     Fabric(),
     Policy(),
 )

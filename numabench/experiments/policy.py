@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from numabench.errors import UsageError
@@ -59,8 +60,16 @@ class Policy:
                     cache_suspect=any(suspect for _, suspect in sizes),
                     params={"weights": how, "span": format_numbers(span)},
                     job="policy",
-                    unavailable="one node" if len(span) == 1 and how not in ONE_NODE else "",
+                    unavailable=self._missing(machine, span, how),
                 )
+
+    def _missing(self, machine: Machine, span: tuple[int, ...], how: str) -> str:
+        """Why a policy cannot be had; weighted interleaving came with Linux 6.9 (kernel doc numa_memory_policy)."""
+        if len(span) == 1 and how not in ONE_NODE:
+            return "one node"
+        release = re.search(r"(\d+)\.(\d+)", machine.kernel)
+        old = release and (int(release[1]), int(release[2])) < (6, 9)
+        return f"weighted interleaving needs Linux 6.9, this is {machine.kernel}" if old and how == "weighted" else ""
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One table per span: policies down; the ratio is to what a naive program does."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from numabench.jobs import chase, curve, fabric, gather, gemm, policy, stream
+from numabench.jobs import chase, curve, fabric, gather, gemm, loaded, policy, stream
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
@@ -15,6 +15,7 @@ FAMILIES: dict[str, Family] = {
     "curve": curve,
     "fabric": fabric,
     "gather": gather,
+    "loaded": loaded,
     "policy": policy,
 }
 

@@ -30,6 +30,7 @@ class Job(NamedTuple):
 
     ``warm_ns`` is the length of a window of the warm-up. ``estimator`` makes the pass's figure of the windows'.
     ``extras`` gives further figures of the pass from all its windows. ``checksum`` is asked for after the last window.
+    ``checks`` names flags that these windows raise.
     """
 
     works: list[_core.Work]
@@ -41,6 +42,7 @@ class Job(NamedTuple):
     ring_nodes: int = 0
     checksum: Callable[[], str] | None = None
     extras: Callable[[list[Stamps]], dict[str, float]] | None = None
+    checks: Callable[[list[Stamps]], tuple[str, ...]] | None = None
 
 
 class Bench(Protocol):

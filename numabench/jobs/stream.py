@@ -35,14 +35,31 @@ def per_thread(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int)
     return buffers_of(bench, stack, group[0], [size] * parts, seed)
 
 
-def work_on(kernel: _core.Kernel, region: _core.Region, seed: int, stride: int = 0, loops: int = 0) -> _core.Work:
+def work_on(
+    kernel: _core.Kernel,
+    region: _core.Region,
+    seed: int,
+    stride: int = 0,
+    loops: int = 0,
+    block: int = RATE_BLOCK,
+    delay: int = 0,
+) -> _core.Work:
     """A thread's share: the kernel's arrays side by side in its region."""
     each = (region.bytes - STAGGER * kernel.arrays) // kernel.arrays // 4096 * 4096
     a, b, c, d = ((region, i * (each + STAGGER)) for i in range(4))
-    block = max(RATE_BLOCK // stride * stride, stride) if stride else RATE_BLOCK
-    scalar = -1.0 if kernel.name == "update" else 0.5
     return _core.Work(
-        kernel, a=a, b=b, c=c, d=d, bytes=each, stride=stride, scalar=scalar, seed=seed, block=block, loops=loops
+        kernel,
+        a=a,
+        b=b,
+        c=c,
+        d=d,
+        bytes=each,
+        stride=stride,
+        scalar=-1.0 if kernel.name == "update" else 0.5,
+        seed=seed,
+        block=max(block // stride * stride, stride) if stride else block,
+        loops=loops,
+        delay=delay,
     )
 
 

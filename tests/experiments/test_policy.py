@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from numabench import session
@@ -38,6 +39,18 @@ def test_one_node_asks_who_touches_first() -> None:
     cases = session.plan(["policy"], Options(), many(nodes=1, packages=1))
     assert [case.params["weights"] for case in cases if not case.unavailable] == ["main", "workers"]
     assert {case.unavailable for case in cases} == {"", "one node"}
+
+
+def test_weighted_needs_a_kernel_that_has_it() -> None:
+    def reasons(kernel: str) -> set[str]:
+        machine = msgspec.structs.replace(many(nodes=2, packages=2), kernel=kernel)
+        return {
+            c.unavailable for c in session.plan(["policy"], Options(), machine) if c.params["weights"] == "weighted"
+        }
+
+    assert reasons("Linux 6.9.1") == {""}
+    assert reasons("Linux 7.0") == {""}
+    assert reasons("Linux 6.1.0-9-amd64") == {"weighted interleaving needs Linux 6.9, this is Linux 6.1.0-9-amd64"}
 
 
 def test_other_kernels_are_refused() -> None:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread chases while the others stream at a set share of their full rate, all in one window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from statistics import fmean, median
+
+from numabench import _core, kernels
+from numabench.jobs import chase, stream
+from numabench.jobs.base import (
+    CHASE_WINDOW_NS,
+    CHASE_WINDOWS,
+    PROOF_BYTES_PER_S,
+    SET_UP_BYTES_PER_S,
+    WARM_LIMIT_NS,
+    Bench,
+    Job,
+    Stamps,
+    span_ns,
+)
+from numabench.memory import Buffer, allocate
+from numabench.series import Case, Options
+
+__all__ = ["buffers", "prepare", "seconds"]
+
+THREAD_BYTES = 100 << 20
+# Small blocks, so that even a slow thread ends with the window; pieces of four lines as the kernels delay them.
+BLOCK, PIECE_ELEMENTS = 64 << 10, 32
+CALIBRATE_NS = 20e6
+DRIFT = 0.1  # of the load's rate within a pass: more is no steady load
+
+
+class Loaded(list[Buffer]):
+    """The probe's buffer and one per load thread; the ring, and the time of a piece of the load at full rate."""
+
+    ring: _core.Ring
+    piece_ns: float
+
+
+def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> Loaded:
+    """Allocate for the largest team, link the ring once, and see how fast the load runs undelayed."""
+    case = max(group, key=lambda c: len(c.cpus))
+    loads = case.cpus[1:]
+    reach = bench.machine.llc_bytes((*case.cpus, *bench.machine.nearest_cpus(case.targets[0])))
+    each = min(max(THREAD_BYTES, 4 * reach // max(len(loads), 1)), case.bytes)
+    sizes = [case.bytes, *[each] * len(loads)]
+    found = Loaded(
+        stack.enter_context(allocate(size, target, pages=case.pages, machine=bench.machine, seed=seed + part))
+        for part, (size, target) in enumerate(zip(sizes, case.targets, strict=True))
+    )
+    found.ring = chase.ring_of(bench, case, found[0].region, case.bytes, seed)
+    if loads:
+        team, works = bench.team(loads), _streams(case, found, 0, seed)
+        team.run(works, window_ns=CALIBRATE_NS)
+        stamps = team.run(works, window_ns=CALIBRATE_NS)
+        found.piece_ns = fmean(PIECE_ELEMENTS * (s.end_ns - s.start_ns) / s.elements for s in stamps)
+    return found
+
+
+def _streams(case: Case, buffers: Loaded, delay: int, seed: int) -> list[_core.Work]:
+    kernel = kernels.kernel(case.kernel, case.tier)
+    return [
+        stream.work_on(kernel, buffer.region, seed + part, block=BLOCK, delay=delay)
+        for part, buffer in enumerate(buffers[1:])
+    ]
+
+
+def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
+    """The chase alone for a team of one; else with a delay that lets through ``case.params["load"]`` of the full rate.
+
+    A piece waits for its turn while memory works on it, so the delay is the time that a piece may take in all.
+    """
+    if not isinstance(buffers, Loaded):
+        raise TypeError("loaded works on the buffers that it made")
+    loops = chase.FIXED_LOADS if fixed else 0
+    chaser = kernels.kernel("chase", case.tier)
+    works = [_core.Work(chaser, ring=buffers.ring, chains=1, block=chase.CHASE_BLOCK, loops=loops)]
+    load = float(case.params["load"])
+    if len(case.cpus) > 1:
+        clock = bench.team(case.cpus).clock
+        works += _streams(case, buffers, 0 if load >= 1 else clock.additions(buffers.piece_ns / load), seed)
+    per_element = kernels.app_bytes(kernels.kernel(case.kernel, case.tier))
+
+    def ns_per_load(stamps: Stamps) -> float:
+        return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
+
+    def further(windows: list[Stamps]) -> dict[str, float]:
+        rates = [sum(s.elements for s in row[1:]) * per_element / span_ns(row[1:]) for row in windows if row[1:]]
+        third = max(len(rates) // 3, 1)
+        first, last = (fmean(part) for part in (rates[:third], rates[-third:])) if rates else (1.0, 1.0)
+        return {
+            "gb_per_s": fmean(rates) if rates else 0.0,
+            "floor": min(ns_per_load(row) for row in windows),
+            "load_drift": last / first - 1,
+        }
+
+    def checks(windows: list[Stamps]) -> tuple[str, ...]:
+        return ("not_steady",) if abs(further(windows)["load_drift"]) > DRIFT else ()
+
+    length = CHASE_WINDOW_NS[bench.options.profile]
+    return Job(works, ns_per_load, median, CHASE_WINDOWS, length, 5e6, buffers.ring.nodes, None, further, checks)
+
+
+def seconds(group: Sequence[Case], options: Options) -> float:
+    """Filled and linked once for a curve."""
+    windows = CHASE_WINDOWS * CHASE_WINDOW_NS[options.profile] + WARM_LIMIT_NS[options.profile] / 2
+    size = max(case.bytes + THREAD_BYTES * len(case.cpus) for case in group)
+    return 2 * size / SET_UP_BYTES_PER_S + len(group) * (windows / 1e9 + size / PROOF_BYTES_PER_S)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loaded: who probes and who loads, and idle, knee and saturation of a queue whose formula is known."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from numabench import session
+from numabench.experiments.loaded import LOADS, knee
+from numabench.machine import Cache, Machine
+from numabench.series import Case, Options
+from tests.fakes import Fake, many
+
+IDLE, PEAK = 100.0, 40.0
+
+
+def latency(case: Case) -> float:
+    """A single server: twice the idle latency at half of the peak."""
+    return IDLE / (1 - min(float(case.params["load"]), 0.95))
+
+
+def reached(case: Case) -> dict[str, float]:
+    return {"gb_per_s": PEAK * float(case.params["load"])}
+
+
+def test_idle_knee_and_saturation_come_out() -> None:
+    machine = many(nodes=2, packages=2)
+    backend = Fake(0.0, truth=latency, extras=reached)
+    record = session.run(["loaded"], Options(profile="quick"), machine=machine, backend=backend)
+    local, far = session.tables(record)
+    assert "idle 100" in local.meaning[0]
+    assert "20" in local.meaning[0]  # times idle at full load
+    assert "at most 40" in local.meaning[0]
+    assert "doubled at 20.0" in local.meaning[1]
+    assert "50%" in local.meaning[1]
+    assert "node 1" in far.title
+    assert local.axis is not None
+    assert [round(x) for x in local.axis.values] == [round(PEAK * load) for load in LOADS]
+
+
+def test_memory_that_cannot_be_filled_has_no_knee() -> None:
+    backend = Fake(0.002, truth=lambda case: IDLE, extras=reached)
+    record = session.run(["loaded"], Options(profile="quick"), machine=many(nodes=1, packages=1), backend=backend)
+    assert "never doubles" in session.tables(record)[0].meaning[1]
+
+
+def roles(machine: Machine, options: Options) -> dict[tuple[int | None, int | None], set[tuple[int, ...]]]:
+    found: dict[tuple[int | None, int | None], set[tuple[int, ...]]] = {}
+    for case in session.plan(["loaded"], options, machine):
+        if case.params["load"]:
+            assert not case.unavailable
+            found.setdefault((case.initiator, case.target), set()).add(case.cpus)
+    return found
+
+
+def test_probe_shares_no_l2_with_the_load() -> None:
+    machine = many(nodes=1, packages=1, cores=4)
+    l2 = tuple(Cache(2, "unified", 1 << 20, 64, pair) for pair in ((0, 1), (2, 3)))
+    machine = msgspec.structs.replace(machine, caches=(*machine.caches, *l2))
+    assert roles(machine, Options(profile="quick")) == {(0, 0): {(3, 0, 1)}}
+
+
+def test_siblings_of_the_probe_stay_idle() -> None:
+    assert roles(many(nodes=1, packages=1, cores=2, smt=2), Options(profile="quick")) == {(0, 0): {(1, 0)}}
+
+
+def test_crossed_curves_load_from_the_target() -> None:
+    found = roles(many(nodes=2, packages=2), Options())
+    assert found[0, 1] == {(1, 0), (1, 2, 3)}
+    assert found[1, 1] == {(3, 2)}
+
+
+def test_one_core_cannot_probe_and_load() -> None:
+    (case,) = session.plan(["loaded"], Options(), many(nodes=1, packages=1, cores=1))
+    assert "needs two cores" in case.unavailable
+
+
+def test_idle_case_is_the_probe_alone() -> None:
+    idle = [case for case in session.plan(["loaded"], Options(), many()) if not case.params["load"]]
+    assert idle
+    assert {len(case.cpus) for case in idle} == {1}
+
+
+@pytest.mark.parametrize(
+    ("points", "found"),
+    [
+        ([(0, 100), (10, 150), (20, 250)], 15.0),
+        ([(0, 100), (20, 200), (10, 110)], 20.0),
+        ([(0, 100), (10, 199)], None),
+    ],
+)
+def test_knee(points: list[tuple[float, float]], found: float | None) -> None:
+    assert knee(points) == found
