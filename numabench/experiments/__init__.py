@@ -6,6 +6,7 @@ from __future__ import annotations
 from numabench.errors import UsageError
 from numabench.experiments.bandwidth import Bandwidth
 from numabench.experiments.base import Experiment
+from numabench.experiments.c2c import CoreToCore
 from numabench.experiments.fabric import Fabric
 from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
@@ -17,6 +18,7 @@ from numabench.experiments.policy import Policy
 from numabench.experiments.scaling import Scaling
 from numabench.experiments.smt import Smt
 from numabench.experiments.stride import Stride
+from numabench.experiments.sync import Sync
 from numabench.kernels import nearest
 
 ALL: tuple[Experiment, ...] = (
@@ -32,6 +34,8 @@ ALL: tuple[Experiment, ...] = (
     Loaded(),
     Fabric(),
     Policy(),
+    CoreToCore(),
+    Sync(),
 )
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from numabench.jobs import chase, curve, fabric, gather, gemm, loaded, policy, stream
+from numabench.jobs import chase, curve, fabric, gather, gemm, loaded, policy, shared, stream, sync
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
@@ -17,6 +17,8 @@ FAMILIES: dict[str, Family] = {
     "gather": gather,
     "loaded": loaded,
     "policy": policy,
+    "shared": shared,
+    "sync": sync,
 }
 
 

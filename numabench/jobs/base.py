@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
     ``warm_ns`` is the length of a window of the warm-up. ``estimator`` makes the pass's figure of the windows'.
     ``extras`` gives further figures of the pass from all its windows. ``checksum`` is asked for after the last window.
-    ``checks`` names flags that these windows raise.
+    ``checks`` names flags that these windows raise. With ``turns`` each window takes the next of these works.
     """
 
     works: list[_core.Work]
@@ -43,6 +43,7 @@ class Job(NamedTuple):
     checksum: Callable[[], str] | None = None
     extras: Callable[[list[Stamps]], dict[str, float]] | None = None
     checks: Callable[[list[Stamps]], tuple[str, ...]] | None = None
+    turns: Sequence[list[_core.Work]] = ()
 
 
 class Bench(Protocol):
