@@ -63,6 +63,8 @@ typedef struct nmb_region_spec {
     int policy;
     const int *nodes;
     size_t node_count;
+    int fd; /* 0: private memory; else a file or memfd, mapped shared from `offset` on, with NMB_PAGE_ANY only */
+    size_t offset;
 } nmb_region_spec;
 
 /* Maps `bytes` (rounded up to the page kind) between guard pages, sets policy and page kind before any touch, touches
@@ -182,8 +184,8 @@ typedef struct nmb_tier {
 /* Tiers built in, slowest first; returns their number, at most `max` written. */
 size_t nmb_tiers(nmb_tier *out, size_t max);
 /* Kernels that prepare buffers, the same in every tier: fill_f64, fill_f32 (fault in by MADV_POPULATE_WRITE where the
- * system has it, then write values in [0.5, 1) everywhere), ring_order, ring_link, ring_prove. NULL if there is none.
- * They return 0 or -errno as uint64_t. */
+ * system has it, then write values in [0.5, 1) everywhere), ring_order, ring_link, ring_prove, fill_rows. NULL if there
+ * is none. They return 0 or -errno as uint64_t. */
 const nmb_kernel *nmb_setup_kernel(const char *name);
 /* Bytes of scratch a gemm call on an m x n x k block needs. */
 size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, size_t mc, size_t kc, size_t nc);
@@ -245,7 +247,9 @@ typedef struct nmb_stamp {
 
 enum nmb_run_flag { NMB_RUN_CORE_HZ = 1 };
 
-/* Starts one pinned thread per entry of `cpus` (a CPU may stand there twice); each pin is read back. */
+/* Starts one pinned thread per entry of `cpus` (a CPU may stand there twice; each pin is read back). An entry of
+ * NMB_ANY_CPU is a thread that roams where the process may run. */
+#define NMB_ANY_CPU (-1)
 int nmb_team_create(const nmb_clock *clock, const int *cpus, size_t count, nmb_team **out);
 void nmb_team_destroy(nmb_team *team);
 size_t nmb_team_size(const nmb_team *team);
@@ -256,5 +260,62 @@ int nmb_team_start(nmb_team *team, nmb_work *works, uint64_t window_ticks, unsig
 int nmb_team_wait(nmb_team *team, unsigned timeout_ms);
 void nmb_team_cancel(nmb_team *team); /* asks for an early end; wait still has to return 0 */
 const nmb_stamp *nmb_team_stamps(const nmb_team *team);
+
+/* ---- instance.c ---------------------------------------------------------------------------------------------------
+ */
+
+/* One request; ns from the start of the run on CLOCK_MONOTONIC. */
+typedef struct nmb_request {
+    int64_t scheduled, sent, start, done;
+    uint32_t server;
+    uint32_t unused[7];
+} nmb_request;
+
+/* A queue of requests in memory that processes share. Its words are futexes. */
+typedef struct nmb_board {
+    _Alignas(NMB_PAD) uint32_t published; /* requests sent */
+    uint32_t waiting, closed;
+    _Alignas(NMB_PAD) uint32_t claimed; /* requests that an instance has taken */
+    _Alignas(NMB_PAD) size_t capacity;
+    _Alignas(NMB_PAD) nmb_request requests[];
+} nmb_board;
+
+size_t nmb_board_bytes(size_t capacity);
+void nmb_board_clear(nmb_board *board, size_t capacity);
+/* The open loop: sends requests [from, to) at `origin` + scheduled whether or not earlier ones are done. 0, -EINVAL, or
+ * -ECANCELED when *stop was seen to be set. The caller's CPU is busy meanwhile. */
+int nmb_board_send(nmb_board *board, size_t from, size_t to, int64_t origin, const int *stop);
+void nmb_board_close(nmb_board *board); /* no more requests will come */
+int64_t nmb_monotonic_ns(void);
+
+/* How to serve. `until` 0: the board's requests as they are sent; else closed loop, one request after the other until
+ * then. Times are absolute, ns of CLOCK_MONOTONIC. Request `stall_at` is held up by `stall_ns`, a planted fault. */
+typedef struct nmb_serve {
+    int64_t origin, until;
+    unsigned steps; /* runs of the program for one request */
+    uint32_t server;
+    int64_t stall_at, stall_ns;
+} nmb_serve;
+
+/* A model: per thread a program of works, run in order. A work without a kernel is a barrier of all threads when its
+ * loops are 1, else nothing. */
+typedef struct nmb_instance nmb_instance;
+static inline int nmb_is_barrier(const nmb_work *work) { return !work->kernel && work->loops == 1; }
+
+/* works[thread * length + i]; every thread's program has the same barriers, the last work is one. Copies the works;
+ * what they point to, and the board, must outlive the instance. */
+int nmb_instance_create(const nmb_work *works, unsigned threads, size_t length, int wait, nmb_board *board,
+                        nmb_instance **out);
+void nmb_instance_destroy(nmb_instance *instance);
+/* Before each run of the team with nmb_serve_kernel, args.shared = instance, args.part of args.parts its threads. The
+ * work's loops are the most requests to serve. */
+void nmb_instance_prepare(nmb_instance *instance, const nmb_serve *serve);
+extern const nmb_kernel nmb_serve_kernel;
+uint64_t nmb_instance_steps(const nmb_instance *instance);
+size_t nmb_instance_barriers(const nmb_instance *instance);
+/* Clock ticks that thread 0 spent up to each barrier, waiting included, over all steps of the run. */
+const uint64_t *nmb_instance_op_ticks(const nmb_instance *instance);
+/* What the last call of a thread's work returned. */
+uint64_t nmb_instance_result(const nmb_instance *instance, unsigned thread, size_t work);
 
 #endif

@@ -68,8 +68,9 @@ static int set_policy(const nmb_region *region, const nmb_region_spec *spec)
     return mbind(region->base, region->bytes, how, mask, NMB_MAX_NODES + 1, MPOL_MF_STRICT) ? -errno : 0;
 }
 
-static int map_pages(nmb_region *region, int kind, const char **call)
+static int map_pages(nmb_region *region, const nmb_region_spec *spec, const char **call)
 {
+    const int kind = spec->page_kind;
     int huge = kind == NMB_PAGE_2M || kind == NMB_PAGE_1G, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     size_t align = region->page_bytes > GUARD ? region->page_bytes : GUARD;
 
@@ -84,7 +85,10 @@ static int map_pages(nmb_region *region, int kind, const char **call)
     if (huge) /* reserved pages: a dry pool is ENOMEM here, not SIGBUS later */
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
                 (kind == NMB_PAGE_2M ? 21 << MAP_HUGE_SHIFT : 30 << MAP_HUGE_SHIFT);
-    void *base = mmap((void *)at, region->bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0);
+    if (spec->fd)
+        flags = MAP_SHARED;
+    void *base = mmap((void *)at, region->bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, spec->fd ? spec->fd : -1,
+                      (off_t)spec->offset);
     if (base == MAP_FAILED) {
         int error = errno;
         munmap(region->map, region->map_bytes);
@@ -111,7 +115,8 @@ int nmb_region_create(const nmb_region_spec *spec, const char **call, nmb_region
     size_t page = kind_bytes(spec->page_kind);
     *call = "spec";
     if (!page || spec->bytes == 0 || spec->bytes > SIZE_MAX / 4 || spec->policy < NMB_POLICY_LOCAL ||
-        spec->policy > NMB_POLICY_WEIGHTED || (spec->policy != NMB_POLICY_LOCAL && spec->node_count == 0))
+        spec->policy > NMB_POLICY_WEIGHTED || (spec->policy != NMB_POLICY_LOCAL && spec->node_count == 0) ||
+        spec->fd < 0 || (spec->fd && spec->page_kind != NMB_PAGE_ANY))
         return -EINVAL;
     for (size_t i = 0; i < spec->node_count; i++)
         if (spec->nodes[i] < 0 || spec->nodes[i] >= NMB_MAX_NODES)
@@ -121,7 +126,7 @@ int nmb_region_create(const nmb_region_spec *spec, const char **call, nmb_region
         return -ENOMEM;
     region->page_bytes = page;
     region->bytes = (spec->bytes + page - 1) / page * page;
-    int rc = map_pages(region, spec->page_kind, call);
+    int rc = map_pages(region, spec, call);
     if (rc) {
         free(region);
         return rc;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "random.h"
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -49,6 +51,47 @@ static uint64_t fill_f32(nmb_args *args, uint64_t loops)
     return 0;
 }
 
+/* Weights of a model: m rows of n elements, lda apart, of a matrix of which this is a part. The value of an element
+ * depends on its place in the whole matrix alone (row `ldb` + i, column k + j), however it is cut up and wherever it
+ * lies: taken from a table of a prime length that rows and columns step through. args->chains is the bytes of an
+ * element: 4 f32, 2 bf16, both in [0.5, 1) times scalar, 1 int8 in [64, 127]. */
+enum { TABLE = 8191, ROW_STEP = 2741 };
+
+static uint64_t fill_rows(nmb_args *args, uint64_t loops)
+{
+    const size_t size = args->chains;
+    uint64_t state = args->seed;
+    char table[TABLE * sizeof(float)];
+
+    (void)loops;
+    for (size_t i = 0; i < TABLE; i++) {
+        const uint64_t bits = nmb_random(&state);
+        const float value = (0.5f + (float)(bits >> 40) * 0x1p-25f) * (float)args->scalar;
+        uint32_t word;
+        memcpy(&word, &value, sizeof word);
+        if (size == sizeof(float))
+            memcpy(table + i * size, &word, size);
+        else if (size == sizeof(uint16_t))
+            memcpy(table + i * size, &(uint16_t){(uint16_t)(word >> 16)}, size);
+        else
+            table[i] = (char)(64 + (bits >> 58));
+    }
+    for (size_t i = 0; i < args->m; i++) {
+        char *to = (char *)args->a + i * args->lda * size;
+        size_t at = ((args->ldb + i) * ROW_STEP + args->k) % TABLE;
+        for (size_t left = args->n; left;) {
+            const size_t run = left < TABLE - at ? left : TABLE - at;
+            memcpy(to, table + at * size, run * size);
+            to += run * size;
+            left -= run;
+            at = 0;
+        }
+        if (args->stop && __atomic_load_n(args->stop, __ATOMIC_RELAXED))
+            break;
+    }
+    return 0;
+}
+
 static uint64_t ring_order(nmb_args *args, uint64_t loops)
 {
     (void)loops;
@@ -84,6 +127,12 @@ static const nmb_kernel kernels[] = {
      .arrays = 1,
      .element_bytes = 4,
      .bytes_written = 4},
+    {.name = "fill_rows",
+     .family = "rows",
+     .brief = "weights by their place in the matrix",
+     .fn = fill_rows,
+     .flags = NMB_SETUP | NMB_COUNTED,
+     .arrays = 1},
     {.name = "ring_order",
      .family = "setup",
      .brief = "order of the nodes",

@@ -32,6 +32,8 @@ static int settle(const nmb_worker *worker)
 {
     int cpu = -1, node;
     size_t count = 0;
+    if (worker->cpu == NMB_ANY_CPU)
+        return 0;
     int rc = nmb_affinity_set(0, &worker->cpu, 1);
     if (!rc)
         rc = nmb_affinity_get(0, &cpu, 1, &count);

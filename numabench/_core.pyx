@@ -7,10 +7,10 @@ import os
 import warnings
 from collections import namedtuple
 
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOMEM, ETIMEDOUT
-from libc.stdint cimport int16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -150,8 +150,8 @@ cdef class Placement:
 cdef class Region:
     """Memory of one page kind under one policy, between guard pages. Nothing is touched yet.
 
-    ``bytes`` is rounded up to whole pages. Speaks the buffer protocol; ``close`` raises BufferError while a view lives,
-    leaving a ``with`` block leaves the memory to the views that still live: it goes with the last of them.
+    ``bytes`` is rounded up to whole pages. ``fd``: a file or memfd, mapped shared from ``offset`` on, of "any" pages.
+    Speaks the buffer protocol; ``close`` raises BufferError while a view lives.
     """
 
     cdef nmb_region *c
@@ -160,7 +160,7 @@ cdef class Region:
     cdef readonly str pages, policy
     cdef readonly tuple nodes
 
-    def __cinit__(self, size_t bytes, str pages="base", str policy="local", nodes=()):
+    def __cinit__(self, size_t bytes, str pages="base", str policy="local", nodes=(), int fd=0, size_t offset=0):
         cdef nmb_region_spec spec
         cdef const char *call = b""
         cdef int *numbers = NULL
@@ -178,6 +178,7 @@ cdef class Region:
                 numbers[i] = node
             spec.bytes, spec.page_kind, spec.policy = bytes, PAGE_KINDS.index(pages), POLICIES.index(policy)
             spec.nodes, spec.node_count = numbers, len(self.nodes)
+            spec.fd, spec.offset = fd, offset
             with nogil:
                 rc = nmb_region_create(&spec, &call, &self.c)
         finally:
@@ -401,3 +402,4 @@ cdef class Ring:
 
 
 include "_team.pxi"
+include "_instance.pxi"

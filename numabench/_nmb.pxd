@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from libc.stdint cimport int16_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t
 
 cdef extern from "nmb.h" nogil:
     enum:
@@ -35,6 +35,8 @@ cdef extern from "nmb.h" nogil:
         int page_kind, policy
         const int *nodes
         size_t node_count
+        int fd
+        size_t offset
 
     int nmb_region_create(const nmb_region_spec *spec, const char **call, nmb_region **out)
     void nmb_region_destroy(nmb_region *region)
@@ -126,3 +128,34 @@ cdef extern from "nmb.h" nogil:
     int nmb_team_wait(nmb_team *team, unsigned timeout_ms)
     void nmb_team_cancel(nmb_team *team)
     const nmb_stamp *nmb_team_stamps(const nmb_team *team)
+
+    enum:
+        NMB_ANY_CPU
+    ctypedef struct nmb_request:
+        int64_t scheduled, sent, start, done
+        uint32_t server
+    ctypedef struct nmb_board:
+        uint32_t published, claimed
+        size_t capacity
+        nmb_request *requests
+    ctypedef struct nmb_serve:
+        int64_t origin, until
+        unsigned steps
+        uint32_t server
+        int64_t stall_at, stall_ns
+    ctypedef struct nmb_instance:
+        pass
+    const nmb_kernel nmb_serve_kernel
+    size_t nmb_board_bytes(size_t capacity)
+    void nmb_board_clear(nmb_board *board, size_t capacity)
+    int nmb_board_send(nmb_board *board, size_t first, size_t to, int64_t origin, const int *stop)
+    void nmb_board_close(nmb_board *board)
+    int64_t nmb_monotonic_ns()
+    int nmb_instance_create(
+        const nmb_work *works, unsigned threads, size_t length, int wait, nmb_board *board, nmb_instance **out)
+    void nmb_instance_destroy(nmb_instance *instance)
+    void nmb_instance_prepare(nmb_instance *instance, const nmb_serve *serve)
+    uint64_t nmb_instance_steps(const nmb_instance *instance)
+    size_t nmb_instance_barriers(const nmb_instance *instance)
+    const uint64_t *nmb_instance_op_ticks(const nmb_instance *instance)
+    uint64_t nmb_instance_result(const nmb_instance *instance, unsigned thread, size_t work)

@@ -55,6 +55,10 @@ cdef class Work:
             self.regions.append(ring.region)
             for i in range(chains):
                 args.cursor[i] = nmb_ring_start(ring.c, i)
+        elif kernel.family == "rows":
+            if chains not in (1, 2, 4) or lda < n:
+                raise ValueError(f"elements of {chains} bytes (1, 2 or 4) in rows of {n} of {lda}")
+            args.a = self.at(a, self.span(m, n, lda, chains))
         elif kernel.family == "gather":
             self.set_gather(a, b, k)
         elif kernel.collective:
@@ -151,7 +155,10 @@ cdef check_parts(list works):
 
 
 cdef class Team:
-    """Threads pinned one per entry of ``cpus`` that wait for work; every pin is read back when the team is made."""
+    """Threads pinned one per entry of ``cpus`` that wait for work; every pin is read back when the team is made.
+
+    ANY_CPU is a thread that roams where the process may run.
+    """
 
     cdef nmb_team *c
     cdef readonly Clock clock

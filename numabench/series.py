@@ -20,6 +20,7 @@ FATAL = {
     "migrated": "pages moved during the measurement",
     "stolen": "the hypervisor took more than 1 % of the CPU time",
     "wrong_tier": "another instruction set ran than the one asked for",
+    "generator_late": "requests were not sent in time: the latencies are not those of the load asked for",
 }
 WARNING = {
     "unverified_placement": "the system does not tell where the pages are",

@@ -90,9 +90,24 @@ def run(
     with ExitStack() as stack:
         book = stack.enter_context(Journal(journal, made)) if journal else None
         taker = backend or stack.enter_context(Hardware(machine, options))
-        series = measure(cases, taker, options, progress, book.add if book else None, earlier)
+        on_sample = book.add if book else None
+        series = measure(cases, taker, options, progress, on_sample, earlier)
+        # Some answers need a second look: the best of many looks better than it is.
+        more = [
+            case
+            for name in dict.fromkeys(c.experiment for c in cases)
+            for case in _again(name, series, machine, options)
+        ]
+        if more:
+            series += measure(more, taker, options, progress, on_sample, earlier)
     environment["memory_errors_after"] = firmware.errors(Tree())
     return build(machine, environment, made, series, created, time.monotonic() - started)
+
+
+def _again(name: str, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
+    ask = getattr(experiments.find(name), "again", None)
+    mine = [one for one in series if one.case.experiment == name and one.case.kernel]
+    return list(ask(mine, machine, options)) if ask and mine else []
 
 
 def build(

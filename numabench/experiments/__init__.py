@@ -7,6 +7,7 @@ from numabench.errors import UsageError
 from numabench.experiments.bandwidth import Bandwidth
 from numabench.experiments.base import Experiment
 from numabench.experiments.c2c import CoreToCore
+from numabench.experiments.divide import Divide
 from numabench.experiments.fabric import Fabric
 from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
@@ -32,6 +33,7 @@ ALL: tuple[Experiment, ...] = (
     Pages(),
     Smt(),
     Loaded(),
+    Divide(),
     Fabric(),
     Policy(),
     CoreToCore(),

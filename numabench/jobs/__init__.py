@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from numabench.jobs import chase, curve, fabric, gather, gemm, loaded, policy, shared, stream, sync
+from numabench.jobs import chase, curve, fabric, gather, gemm, instance, loaded, policy, shared, stream, sync
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
@@ -19,6 +19,7 @@ FAMILIES: dict[str, Family] = {
     "policy": policy,
     "shared": shared,
     "sync": sync,
+    "instance": instance,
 }
 
 

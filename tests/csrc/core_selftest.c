@@ -141,23 +141,25 @@ static void test_refused_specs(void)
         nmb_region_spec spec;
         const char *what;
     } bad[] = {
-        {{0, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0}, "no bytes"},
-        {{SIZE_MAX, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0}, "all bytes"},
-        {{4096, -1, NMB_POLICY_LOCAL, NULL, 0}, "page kind -1"},
-        {{4096, NMB_PAGE_ANY + 1, NMB_POLICY_LOCAL, NULL, 0}, "page kind beyond the last"},
-        {{4096, NMB_PAGE_BASE, -1, NULL, 0}, "policy -1"},
-        {{4096, NMB_PAGE_BASE, NMB_POLICY_WEIGHTED + 1, &zero, 1}, "policy beyond the last"},
-        {{4096, NMB_PAGE_BASE, NMB_POLICY_BIND, NULL, 0}, "bind to no node"},
-        {{4096, NMB_PAGE_BASE, NMB_POLICY_BIND, &negative, 1}, "node -1"},
-        {{4096, NMB_PAGE_BASE, NMB_POLICY_BIND, &beyond, 1}, "node beyond the last"},
+        {{0, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0, 0, 0}, "no bytes"},
+        {{SIZE_MAX, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0, 0, 0}, "all bytes"},
+        {{4096, -1, NMB_POLICY_LOCAL, NULL, 0, 0, 0}, "page kind -1"},
+        {{4096, NMB_PAGE_ANY + 1, NMB_POLICY_LOCAL, NULL, 0, 0, 0}, "page kind beyond the last"},
+        {{4096, NMB_PAGE_BASE, -1, NULL, 0, 0, 0}, "policy -1"},
+        {{4096, NMB_PAGE_BASE, NMB_POLICY_WEIGHTED + 1, &zero, 1, 0, 0}, "policy beyond the last"},
+        {{4096, NMB_PAGE_BASE, NMB_POLICY_BIND, NULL, 0, 0, 0}, "bind to no node"},
+        {{4096, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0, 5, 0}, "a file with page kind base"},
+        {{4096, NMB_PAGE_ANY, NMB_POLICY_LOCAL, NULL, 0, -5, 0}, "a negative file"},
+        {{4096, NMB_PAGE_BASE, NMB_POLICY_BIND, &negative, 1, 0, 0}, "node -1"},
+        {{4096, NMB_PAGE_BASE, NMB_POLICY_BIND, &beyond, 1, 0, 0}, "node beyond the last"},
     };
     for (size_t i = 0; i < COUNT(bad); i++)
         check(nmb_region_create(&bad[i].spec, &call, &region) == -EINVAL && !strcmp(call, "spec") && !region,
               "region: %s refused", bad[i].what);
-    nmb_region_spec spec = {(size_t)1 << 50, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0};
+    nmb_region_spec spec = {(size_t)1 << 50, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0, 0, 0};
     check(nmb_region_create(&spec, &call, &region) < 0 && !region && !strcmp(call, "mmap"),
           "region: 1 PiB refused by mmap");
-    spec = (nmb_region_spec){4096, NMB_PAGE_BASE, NMB_POLICY_BIND, &absent, 1};
+    spec = (nmb_region_spec){4096, NMB_PAGE_BASE, NMB_POLICY_BIND, &absent, 1, 0, 0};
     int rc = nmb_region_create(&spec, &call, &region);
     check(rc < 0 && !region && !strcmp(call, "mbind"), "region: absent node refused by mbind");
     if (!not_here(rc, "mbind"))
@@ -175,7 +177,7 @@ static void test_page_kinds(void)
     const char *call = NULL;
     for (int kind = NMB_PAGE_BASE; kind <= NMB_PAGE_ANY; kind++) {
         nmb_region *region = NULL;
-        nmb_region_spec spec = {3 * 4096 + 1, kind, NMB_POLICY_LOCAL, NULL, 0};
+        nmb_region_spec spec = {3 * 4096 + 1, kind, NMB_POLICY_LOCAL, NULL, 0, 0, 0};
         int rc = nmb_region_create(&spec, &call, &region);
         if (rc) { /* no pool, no such size, or a kernel without transparent huge pages */
             check((kind == NMB_PAGE_2M || kind == NMB_PAGE_1G) ? !strcmp(call, "mmap") : !strcmp(call, "madvise"),
@@ -212,7 +214,7 @@ static void test_placement(void)
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const char *call = NULL;
     nmb_region *region = NULL;
-    nmb_region_spec spec = {PAGES * page, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0};
+    nmb_region_spec spec = {PAGES * page, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0, 0, 0};
     int here_cpu, here = 0;
     if (nmb_region_create(&spec, &call, &region)) {
         check(0, "placement: region");
@@ -279,7 +281,7 @@ static void test_policies(void)
     for (int policy = NMB_POLICY_BIND; policy <= NMB_POLICY_WEIGHTED; policy++) {
         const char *call = NULL;
         nmb_region *region = NULL;
-        nmb_region_spec spec = {PAGES * page, NMB_PAGE_BASE, policy, &here, 1};
+        nmb_region_spec spec = {PAGES * page, NMB_PAGE_BASE, policy, &here, 1, 0, 0};
         int rc = nmb_region_create(&spec, &call, &region);
         if (not_here(rc, name[policy]))
             continue;
@@ -331,6 +333,7 @@ static void test_fill(void)
 
 #include "core_ring.inc.h"
 #include "core_team.inc.h"
+#include "core_instance.inc.h"
 
 int main(int argc, char **argv)
 {
@@ -345,6 +348,7 @@ int main(int argc, char **argv)
     test_rings();
     test_fill();
     test_teams();
+    test_instances();
     printf("%d failed, %d unavailable\n", failures, unavailable);
     return failures != 0;
 }

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances as real processes: one pass starts them afresh, runs a closed loop, then arrivals, and proves the pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from statistics import median
+from typing import Any
+
+from numabench import _core, kernels, presets
+from numabench.analysis import tails
+from numabench.environment import Disturbance, Watch
+from numabench.errors import NumabenchError, UsageError
+from numabench.instance.drive import Fleet, Place, Run
+from numabench.instance.spec import Spec
+from numabench.jobs.base import Bench, Job
+from numabench.machine import Machine
+from numabench.memory import Buffer
+from numabench.series import Case, Evidence, Options, Sample
+
+WINDOW_S = {"quick": 0.8, "standard": 2.0, "full": 5.0}
+WARM_S = {"quick": 0.5, "standard": 1.0, "full": 3.0}
+WINDOWS = 4
+SHARES = (0.5, 0.95, 0.99)
+
+
+def seconds(group: Sequence[Case], options: Options) -> float:
+    """Forecast of one pass: start, load, warm up, windows, arrivals at their rates."""
+    found = 0.0
+    for case in group:
+        count = int(case.params.get("requests", 0))
+        found += WINDOW_S[options.profile] + (10.0 if count else 0.0)
+    return 1.0 + WARM_S[options.profile] + found
+
+
+def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
+    """None: the processes have their own."""
+    raise UsageError("instances are processes: they run in their own driver")
+
+
+def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
+    """Never: see ``samples``."""
+    raise UsageError("instances are processes: they run in their own driver")
+
+
+def model_of(case: Case) -> presets.Model:
+    """The model that a case's params describe."""
+    p = case.params
+    return presets.make(
+        str(p["preset"]),
+        batch=int(p["batch"]),
+        dtype=str(p["dtype"]),
+        layers=int(p["layers"]),
+        ctx=int(p.get("ctx", 2048)),
+        shard=int(p.get("shard", 1)),
+        l2_bytes=int(p.get("l2_bytes", 1 << 20)),
+    )
+
+
+def places(case: Case, machine: Machine, fd: int = 0) -> list[Place]:
+    """One process per instance: its CPUs in the order of the case, the nodes of its memory, how it is bound."""
+    p = case.params
+    model, threads = model_of(case), int(p["threads"])
+    nodes = [tuple(int(n) for n in part.split(",")) for part in str(p["nodes"]).split("|")]
+    found = []
+    for i in range(int(p["instances"])):
+        cpus = case.cpus[i * threads : (i + 1) * threads]
+        mine, affinity = nodes[i % len(nodes)], cpus
+        weights = str(p.get("weights", "private"))
+        if p["binding"] == "none":
+            cpus, affinity = (_core.ANY_CPU,) * threads, machine.allowed_cpus
+        elif p["binding"] == "node":
+            own = {machine.cpu(cpu).node for cpu in cpus}
+            affinity = tuple(c for c in machine.allowed_cpus if machine.cpu(c).node in own)
+            cpus = (_core.ANY_CPU,) * threads
+        spec = Spec(
+            model=model,
+            cpus=cpus,
+            nodes=mine,
+            weights="interleave" if weights == "private" and len(mine) > 1 else weights,
+            loader=str(p.get("loader", "workers")),
+            wait=str(p.get("wait", "spin")),
+            pages=case.pages,
+            tier=case.tier,
+            fd=fd,
+            writes=i == 0,
+        )
+        found.append(Place(spec, affinity))
+    return found
+
+
+def free_cpu(machine: Machine, used: Sequence[int]) -> int | None:
+    """A CPU for the generator: on a core of its own, on a node that the instances use last; None without one."""
+    busy = {sibling for cpu in used for sibling in machine.siblings(cpu)}
+    left = [cpu for cpu in machine.allowed_cpus if cpu not in busy]
+    return left[-1] if left else None
+
+
+def samples(bench: Bench, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
+    """One pass: fresh processes, and every case of the group on them. Raises NumabenchError."""
+    first, profile = group[0], bench.options.profile
+    fd = 0
+    with ExitStack() as stack:
+        if first.params.get("weights") == "shared":
+            fd = os.memfd_create("numabench-weights")
+            stack.callback(os.close, fd)
+            os.ftruncate(fd, model_of(first).weight_bytes + (64 << 20) + len(first.cpus) * (4 << 20))
+        fleet = stack.enter_context(Fleet(places(first, bench.machine, fd)))
+        steady = fleet.warm(WARM_S[profile])
+        watch = Watch(first.cpus)
+        watch.start()
+        closed = fleet.closed(WINDOW_S[profile])
+        runs = [_arrivals(case, fleet, closed, bench.machine, seed) for case in group]
+        extras = _predicted(first, fleet, closed) if first.params.get("predict") else {}
+        proofs, changes = fleet.prove(), watch.stop()
+        return [
+            _sample(case, fleet, closed, run, proofs, changes, steady, extras, number, position + i)
+            for i, (case, run) in enumerate(zip(group, runs, strict=True))
+        ]
+
+
+def _arrivals(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int) -> Run | None:
+    """Requests at a share of the closed loop's own rate, or None where the case asks for none."""
+    p = case.params
+    count, share = int(p.get("requests", 0)), float(p.get("share", 0.7))
+    cpu = free_cpu(machine, () if p["binding"] == "none" else case.cpus)
+    if not count or (cpu is None and case.unit != "ns"):
+        return None
+    if not closed.per_second:
+        raise NumabenchError("no request was served in the closed loop")
+    steps = int(p.get("steps", 1))
+    stall = (count // 2, float(p["stall_s"])) if p.get("stall_s") else None
+    times = tails.arrivals(closed.per_second / steps * share, count, seed, str(p.get("arrivals", "poisson")))
+    return fleet.opened(times, cpu, steps, stall)
+
+
+def _predicted(case: Case, fleet: Fleet, closed: Run) -> dict[str, float]:
+    """What the ceilings, measured now on the same pages, say a step should take."""
+    model, found = model_of(case), fleet.ceilings()
+    made = presets.predict(model, found, int(case.params["threads"]), median(closed.services))
+    parts = {"memory": 0.0, "compute": 1.0, "barriers": 2.0}
+    return {
+        "predicted_ns": made.predicted_ns,
+        "measured_over_predicted": made.ratio,
+        "dominant": parts[made.dominant],
+        "read_gb_per_s": found.read_gb_per_s,
+        "barrier_ns": found.barrier_ns,
+        "gflop_per_s": max(found.gflop_per_s.values()),
+    }
+
+
+def _sample(
+    case: Case,
+    fleet: Fleet,
+    closed: Run,
+    run: Run | None,
+    proofs: list[dict[str, Any]],
+    changes: Disturbance,
+    steady: bool,
+    extras: dict[str, float],
+    number: int,
+    position: int,
+) -> Sample:
+    extras = extras | _figures(fleet, closed, run)
+    windows = tuple(closed.rates(WINDOWS))
+    value = closed.per_second
+    if case.unit == "ns":
+        assert run is not None
+        windows = tuple(run.latencies)
+        tail = tails.quantile(windows, float(case.params.get("quantile", 0.99)))
+        if tail.value is None:
+            raise NumabenchError(tail.text())
+        value = tail.value
+    seen = _evidence(case, fleet, proofs, [closed] + ([run] if run else []), changes)
+    flags = _flags(case, fleet, seen, proofs, changes, steady, run)
+    return Sample(
+        number=number, position=position, value=value, windows=windows, evidence=seen, flags=flags, extras=extras
+    )
+
+
+def _figures(fleet: Fleet, closed: Run, run: Run | None) -> dict[str, float]:
+    """Percentiles where the sample carries them; nothing where it does not."""
+    found = {
+        "steps_per_s": closed.per_second,
+        "requests": float(len(closed.services)),
+        "ram_bytes": float(sum(a["ram_bytes"] for a in fleet.answers)),
+        "load_s": max(a["load_s"] for a in fleet.answers),
+    }
+    for share in SHARES:
+        q = tails.quantile(closed.services, share)
+        if q.value is not None:
+            found[f"p{share * 100:.0f}_ns"] = q.value
+    if run is not None and run.latencies:
+        waiting = [r.start - r.scheduled for r in run.requests if r.done]
+        found |= {"open_requests": float(len(run.latencies)), "open_wait_p50_ns": float(median(waiting))}
+        found["late_p99_ns"] = sorted(run.late)[int(0.99 * (len(run.late) - 1))]
+        found["open_per_s"] = len(run.latencies) / run.window_ns * 1e9
+        for share in SHARES:
+            q, s = tails.quantile(run.latencies, share), tails.quantile(run.services, share)
+            if q.value is not None and q.ci is not None and s.value is not None:
+                found[f"open_p{share * 100:.0f}_ns"] = q.value
+                found[f"open_p{share * 100:.0f}_low_ns"], found[f"open_p{share * 100:.0f}_high_ns"] = q.ci
+                found[f"open_service_p{share * 100:.0f}_ns"] = s.value
+    return found
+
+
+def _evidence(
+    case: Case, fleet: Fleet, proofs: list[dict[str, Any]], runs: list[Run], changes: Disturbance
+) -> Evidence:
+    seen: dict[int, int] = {}
+    for proof in proofs:
+        for node, pages in proof["placement_seen"].items():
+            seen[int(node)] = seen.get(int(node), 0) + pages
+    nodes = sorted({int(n) for n in str(case.params["nodes"]).replace("|", ",").split(",")})
+    answers = [answer for run in runs for answer in run.answers]
+    sums = {name: sum(proof[name] for proof in proofs) for name in ("pages_checked", "pages_misplaced", "pages_absent")}
+    return Evidence(
+        placement_requested=dict.fromkeys(nodes, 1 / len(nodes)),
+        placement_seen=seen,
+        placement_how=proofs[0]["placement_how"],
+        proof=proofs[0]["proof"],
+        **sums,
+        page_step_bytes=proofs[0]["page_step_bytes"],
+        page_kind_asked=case.pages,
+        page_kind_seen=proofs[0]["page_kind_seen"],
+        page_kind_share=min(proof["page_kind_share"] for proof in proofs),
+        page_tables="target",
+        migrated=sum(proof["migrated"] for proof in proofs),
+        cpus_asked=case.cpus,
+        cpus_seen=tuple(sorted({cpu for answer in answers for cpu in answer["cpus_seen"]})),
+        tier=kernels.tier(case.tier).name,
+        clock="monotonic",
+        switches=sum(answer["switches"] for answer in answers),
+        faults=sum(answer["faults"] for answer in answers),
+        steal_share=changes.steal_share or 0.0,
+        throttled_us=changes.throttled_us or 0,
+        checksum=fleet.answers[0]["checksum"],
+    )
+
+
+def _flags(
+    case: Case,
+    fleet: Fleet,
+    seen: Evidence,
+    proofs: list[dict[str, Any]],
+    changes: Disturbance,
+    steady: bool,
+    run: Run | None,
+) -> tuple[str, ...]:
+    """Names of the checks that this sample fails. Where nothing was bound, nothing can be off its place."""
+    roams = case.params["binding"] == "none"
+    checks = {
+        "misplaced": seen.pages_misplaced > 0 and not roams,
+        "not_resident": seen.pages_absent > 0,
+        "migrated": seen.migrated > 0 and not roams,
+        "unpinned": case.params["binding"] == "cores" and not all(a["pinned"] for r in [run] if r for a in r.answers),
+        "bad_result": len({a["checksum"] for a in fleet.answers}) > 1 or len({p["outputs"] for p in proofs}) > 1,
+        "generator_late": run is not None and tails.late(run.late, run.services),
+        "unverified_placement": seen.proof == "none",
+        "page_kind_mixed": case.pages == "thp" and seen.page_kind_share < 0.99,
+        "not_steady": not steady,
+        "oversubscribed": len(set(case.cpus)) < len(case.cpus),
+    }
+    others = [name for name in changes.flags if name != "migration_suspected" or seen.proof != "move_pages"]
+    return (*(name for name, raised in checks.items() if raised), *others)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans that fit every machine, and verdicts that call overhead overhead."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Literal
+
+import pytest
+
+from numabench import layout
+from numabench.experiments.divide import MOST, Divide
+from numabench.jobs import instance
+from numabench.machine import Machine
+from numabench.measure import summary
+from numabench.series import Case, Evidence, Options, Sample, Series
+from tests.fakes import two_nodes
+from tests.machine import facts
+
+QUICK = Options(profile="quick")
+
+
+def plan(machine: Machine, options: Options = QUICK) -> list[Case]:
+    return list(Divide().plan(machine, options))
+
+
+@pytest.mark.parametrize("name", facts.NAMES)
+def test_plans_fit_every_captured_machine(name: str) -> None:
+    machine = facts.machine(name)
+    profiles: tuple[Literal["quick", "standard"], ...] = ("quick", "standard")
+    for profile in profiles:
+        if Divide().unavailable(machine, QUICK):
+            assert len(layout.whole(machine).slots[0].cpus) == 1
+            continue
+        cases = plan(machine, Options(profile=profile))
+        assert 1 <= len(cases) <= MOST[profile]
+        assert len({case.label for case in cases}) == len(cases)
+        for case in cases:
+            if case.unavailable:
+                assert "GiB" in case.unavailable
+                continue
+            found = instance.places(case, machine)
+            assert len(found) == case.params["instances"]
+            for place in found:
+                assert set(place.affinity) <= set(machine.allowed_cpus)
+                assert set(place.spec.nodes) <= set(machine.targets())
+                if case.params["binding"] == "cores":
+                    assert place.spec.cpus == place.affinity
+                    assert len({machine.cpu(c).core for c in place.spec.cpus}) == len(place.spec.cpus)
+                else:
+                    assert set(place.spec.cpus) == {-1}
+            if case.params["binding"] == "cores":
+                cpus = [cpu for place in found for cpu in place.spec.cpus]
+                assert len(set(cpus)) == len(cpus)
+
+
+def test_two_nodes_get_a_local_instance_each() -> None:
+    cases = plan(two_nodes())
+    local = next(c for c in cases if c.params["instances"] == 2 and c.params["binding"] == "cores")
+    assert [place.spec.nodes for place in instance.places(local, two_nodes())] == [(0,), (1,)]
+    one = next(c for c in cases if c.params["instances"] == 1 and c.params["binding"] == "cores")
+    assert instance.places(one, two_nodes())[0].spec.weights == "interleave"
+
+
+def measured(cases: list[Case], figures: dict[tuple[int, int, str], float]) -> list[Series]:
+    draw, found = random.Random(2), []
+    for case in cases:
+        p = case.params
+        value = figures.get((int(p["instances"]), int(p["threads"]), str(p["binding"])), 50.0)
+        samples = [
+            Sample(
+                number=n,
+                position=n,
+                value=value * (1 + draw.gauss(0, 0.004)),
+                windows=(value,),
+                evidence=Evidence(proof="move_pages"),
+                extras={"p50_ns": 1e9 / value, "ram_bytes": 1e9},
+            )
+            for n in range(8)
+        ]
+        found.append(summary(case, samples, "", QUICK))
+    return found
+
+
+def words(figures: dict[tuple[int, int, str], float]) -> str:
+    series = measured(plan(two_nodes()), figures)
+    again = Divide().again(series, two_nodes(), QUICK)
+    series += measured(again, figures)
+    return " ".join(line for table in Divide().summarise(series, two_nodes()) for line in table.meaning)
+
+
+def test_overhead_is_called_overhead() -> None:
+    said = words({(1, 2, "none"): 100, (1, 2, "cores"): 100, (2, 1, "cores"): 80})
+    assert "More processes only add overhead" in said
+    assert "Several processes help" not in said
+
+
+def test_a_gain_is_measured_again() -> None:
+    said = words({(1, 2, "none"): 100, (1, 2, "cores"): 110, (2, 1, "cores"): 160})
+    assert "Several processes help" in said
+    assert "(measured again)" in said
+    gain = re.search(r"does (1\.\d+)x", said)
+    assert gain is not None
+    assert 1.57 < float(gain[1]) < 1.63
+
+
+def test_the_default_is_not_measured_against_itself() -> None:
+    series = measured(plan(two_nodes()), {(1, 2, "none"): 200})
+    assert Divide().again(series, two_nodes(), QUICK) == []
+    assert "Nothing measured beats the default" in words({(1, 2, "none"): 200})

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances for real: the same outputs however they are cut and placed, and latencies that hide nothing."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from numabench import _core, presets
+from numabench.analysis import tails
+from numabench.errors import NumabenchError, UsageError
+from numabench.instance.build import Built
+from numabench.instance.drive import Fleet, Place, Run
+from numabench.instance.spec import Spec
+from numabench.machine import Machine
+
+HERE = Machine.load()
+CPUS = HERE.one_cpu_per_core(HERE.allowed_cpus)
+NODE = (HERE.cpu(CPUS[0]).node or 0,)
+SMALL = {
+    "encoder": presets.make("encoder", layers=2, shard=8),
+    "llm-prefill": presets.make("llm-prefill", layers=1, shard=32, batch=64),
+    "recsys": presets.make("recsys", batch=64),
+    "cached": presets.make("cached", l2_bytes=1 << 17),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megabytes instead of a gigabyte."""
+    monkeypatch.setattr(presets, "ROWS", 1 << 10)
+
+
+@contextmanager
+def a_board(capacity: int = 1000) -> Iterator[_core.Board]:
+    with mmap.mmap(-1, _core.Board.bytes(capacity)) as memory, _core.Board(memory, clear=capacity) as board:
+        yield board
+
+
+def checksum(spec: Spec) -> tuple[str, str]:
+    """Of the first step, and of the outputs some steps later."""
+    clock = _core.Clock()
+    with a_board() as board, Built(spec, HERE, clock, board) as built:
+        assert built.instance is not None
+        far = _core.monotonic_ns() + 10**12
+        built.instance.serve(built.team, _core.monotonic_ns(), until=far, most=1)
+        first = built.checksum()
+        built.instance.serve(built.team, _core.monotonic_ns(), until=far, most=2)
+        assert board.claimed >= 3
+        return first, built.outputs()
+
+
+@pytest.mark.parametrize("preset", ["encoder", "llm-prefill", "cached"])
+def test_the_checksum_depends_on_the_model_alone(preset: str) -> None:
+    model = SMALL[preset]
+    one = checksum(Spec(model=model, cpus=CPUS[:1], nodes=NODE))
+    arms = [
+        Spec(model=model, cpus=(CPUS[0], CPUS[-1]), nodes=NODE),
+        Spec(model=model, cpus=(CPUS[0], CPUS[-1], CPUS[0]), nodes=NODE, wait="futex"),
+        Spec(model=model, cpus=(_core.ANY_CPU,) * 2, nodes=NODE, weights="first-touch", loader="main", wait="polite"),
+        Spec(model=model, cpus=(CPUS[0], CPUS[-1]), nodes=NODE, weights="interleave", pages="base", wait="polite"),
+        Spec(model=model, cpus=(CPUS[0], CPUS[-1]), nodes=NODE, weights="replicate", wait="polite"),
+    ]
+    assert {checksum(spec) for spec in arms} == {one}
+
+
+def test_rows_gathered_are_the_same_for_any_team() -> None:
+    one = checksum(Spec(model=SMALL["recsys"], cpus=CPUS[:1], nodes=NODE))
+    two = checksum(Spec(model=SMALL["recsys"], cpus=(CPUS[0], CPUS[-1]), nodes=NODE, wait="futex"))
+    assert one == two
+
+
+def test_another_model_has_another_checksum() -> None:
+    found = {checksum(Spec(model=model, cpus=CPUS[:1], nodes=NODE))[0] for model in SMALL.values()}
+    assert len(found) == len(SMALL)
+
+
+def test_placement_is_proven() -> None:
+    with (
+        a_board() as board,
+        Built(Spec(model=SMALL["encoder"], cpus=CPUS[:1], nodes=NODE), HERE, _core.Clock(), board) as b,
+    ):
+        for buffer in b.buffers():
+            proof = buffer.proof()
+            assert proof.misplaced(NODE) == 0
+            assert proof.absent == 0
+
+
+def test_what_makes_no_program_is_refused() -> None:
+    with a_board() as board:
+        odd: list[list[list[_core.Work | None]]] = [[], [[]], [[None], [None, None]], [[_core.Work(None)], [None]]]
+        for programs in odd:
+            with pytest.raises(ValueError, match="meet"):
+                _core.Instance(programs, "spin", board)
+        with pytest.raises(ValueError, match="wait"):
+            _core.Instance([[None]], "sleep", board)
+        with pytest.raises(ValueError, match="kernels"):
+            _core.Instance([[_core.Work(None), None]], "spin", board)
+    with pytest.raises(ValueError, match="closed"):
+        board.requests()
+    with pytest.raises(ValueError, match="fit"), mmap.mmap(-1, 4096) as memory:
+        _core.Board(memory, clear=1000)
+    with pytest.raises(UsageError, match="weights"), a_board() as board:
+        Built(Spec(model=SMALL["cached"], cpus=CPUS[:1], nodes=NODE, weights="lost"), HERE, _core.Clock(), board)
+
+
+def fleet(model: presets.Model, count: int = 1, **fields: object) -> Fleet:
+    spec = Spec(model=model, cpus=CPUS[:1], nodes=NODE, **fields)  # type: ignore[arg-type]
+    return Fleet([Place(spec, CPUS[:1])] * count)
+
+
+def test_processes_serve_side_by_side() -> None:
+    with fleet(SMALL["cached"], 2, wait="futex") as found:
+        assert len({answer["checksum"] for answer in found.answers}) == 1
+        run = found.closed(0.3)
+        assert {r.server for r in run.requests} == {0, 1}
+        assert run.steps == sum(1 for r in run.requests if r.done)
+        opened = found.opened(tails.arrivals(200.0, 60, seed=2), None)
+        assert len(opened.latencies) == 60
+        assert all(r.start >= r.sent >= r.scheduled for r in opened.requests)
+        assert sum(proof["pages_absent"] + proof["pages_misplaced"] for proof in found.prove()) == 0
+        assert len({proof["outputs"] for proof in found.prove()}) == 1
+
+
+def test_shared_weights_are_one_copy() -> None:
+    model = SMALL["encoder"]
+    fd = os.memfd_create("test")
+    try:
+        os.ftruncate(fd, model.weight_bytes + (16 << 20))
+        spec = Spec(model=model, cpus=CPUS[:1], nodes=NODE, weights="shared", wait="futex", fd=fd)
+        import msgspec
+
+        reader = msgspec.structs.replace(spec, writes=False)
+        with Fleet([Place(spec, CPUS[:1]), Place(reader, CPUS[:1])]) as found:
+            own = checksum(Spec(model=model, cpus=CPUS[:1], nodes=NODE))[0]
+            assert [answer["checksum"] for answer in found.answers] == [own, own]
+            assert all(proof["pages_absent"] == 0 for proof in found.prove())
+    finally:
+        os.close(fd)
+
+
+def test_a_stall_shows_in_the_open_loop_and_hides_in_the_closed_one() -> None:
+    """200 requests a second; one is held up for half a second while a hundred more arrive."""
+    stall = 0.5
+    with fleet(SMALL["cached"], wait="futex") as found:
+        closed = found.closed(1.5, stall=(30, stall))
+        opened = found.opened(tails.arrivals(200.0, 400, seed=1), None, stall=(100, stall))
+    assert max(closed.services) >= stall * 1e9
+    assert sum(x > stall / 2 * 1e9 for x in closed.services) <= 3
+    assert sum(x > stall / 2 * 1e9 for x in opened.latencies) >= 30
+    p99 = tails.quantile(opened.latencies, 0.99)
+    assert p99.value is not None
+    assert p99.value >= 0.8 * stall * 1e9
+
+
+def test_an_instance_that_cannot_start_says_why() -> None:
+    with pytest.raises(NumabenchError, match="instance 0"):
+        Fleet([Place(Spec(model=SMALL["cached"], cpus=(60000,), nodes=NODE), ())])
+
+
+def test_an_instance_that_dies_is_noticed() -> None:
+    with fleet(SMALL["cached"]) as found:
+        found.children[0].kill()
+        with pytest.raises(NumabenchError, match="ended"):
+            found.closed(0.1)
+
+
+def test_ceilings_bound_what_was_measured() -> None:
+    model = SMALL["encoder"]
+    with fleet(model) as found:
+        ceilings = found.ceilings()
+        assert set(ceilings.gflop_per_s) == {op.name for op in model.ops}
+        assert all(value > 0 for value in ceilings.gflop_per_s.values())
+        assert ceilings.barrier_ns == 0.0
+        assert presets.predict(model, ceilings, 1, 1.0).predicted_ns > 0
+
+
+def request(start: int, done: int, scheduled: int | None = None) -> _core.Request:
+    return _core.Request(start if scheduled is None else scheduled, start, start, done, 0)
+
+
+def test_requests_cut_by_the_window_count_in_proportion() -> None:
+    run = Run([request(0, 400), request(400, 800), request(800, 1200)], 1000.0, 3, [], [])
+    assert run.per_second == pytest.approx(2.5 / 1000 * 1e9)
+    assert run.rates(2) == pytest.approx([1.25 / 500 * 1e9, 1.25 / 500 * 1e9])
+    assert sum(run.rates(4)) / 4 == pytest.approx(run.per_second)
+    late = Run([request(100, 400, scheduled=0)], 1000.0, 1, [], [])
+    assert late.latencies == [400.0]
+    assert late.services == [300.0]
+    assert Run([], 1000.0, 0, [], []).per_second == 0.0
