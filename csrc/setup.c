@@ -12,43 +12,59 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { PAGE = 4096 }; /* MADV_POPULATE_WRITE wants page bounds; a larger base page only means one more attempt */
+/* PAGE: MADV_POPULATE_WRITE wants page bounds; a larger base page only means one more attempt. PIECE is populated and
+ * filled in turn, so that what the system has just cleared is still in the cache when it is written. */
+enum { PAGE = 4096, PIECE = 256 << 10 };
 
 /* A dry pool or an exhausted node is an error here and would be a signal at the first store. Old systems (before Linux
  * 5.14) know no such request: the stores then fault the pages in. */
-static int populate(const nmb_args *args)
+static int populate(void *at, size_t bytes)
 {
-    uintptr_t from = (uintptr_t)args->a / PAGE * PAGE, to = ((uintptr_t)args->a + args->bytes + PAGE - 1) / PAGE * PAGE;
-    if (args->bytes == 0 || madvise((void *)from, to - from, MADV_POPULATE_WRITE) == 0 || errno == EINVAL ||
-        errno == ENOSYS)
+    uintptr_t from = (uintptr_t)at / PAGE * PAGE, to = ((uintptr_t)at + bytes + PAGE - 1) / PAGE * PAGE;
+    if (madvise((void *)from, to - from, MADV_POPULATE_WRITE) == 0 || errno == EINVAL || errno == ENOSYS)
         return 0;
     return -errno;
 }
 
 static const uint64_t STEP = 0x9e3779b97f4a7c15u;
 
+static void fill_piece_f64(void *at, size_t bytes, uint64_t seed)
+{
+    uint64_t *to = at, x = seed * STEP + (uintptr_t)at;
+    for (size_t i = 0, n = bytes / sizeof *to; i < n; i++, x += STEP)
+        to[i] = (uint64_t)0x3fe << 52 | x >> 12;
+}
+
+static void fill_piece_f32(void *at, size_t bytes, uint64_t seed)
+{
+    uint32_t *to = at, x = (uint32_t)(seed * STEP >> 32) + (uint32_t)((uintptr_t)at >> 2);
+    for (size_t i = 0, n = bytes / sizeof *to; i < n; i++, x += (uint32_t)(STEP >> 32))
+        to[i] = (uint32_t)0x7e << 23 | x >> 9;
+}
+
+static uint64_t fill(const nmb_args *args, void (*piece)(void *, size_t, uint64_t))
+{
+    for (size_t done = 0, bytes; done < args->bytes; done += bytes) {
+        char *at = (char *)args->a + done;
+        bytes = args->bytes - done < PIECE ? args->bytes - done : PIECE;
+        int rc = populate(at, bytes);
+        if (rc)
+            return (uint64_t)(int64_t)rc;
+        piece(at, bytes, args->seed);
+    }
+    return 0;
+}
+
 static uint64_t fill_f64(nmb_args *args, uint64_t loops)
 {
     (void)loops;
-    int rc = populate(args);
-    if (rc)
-        return (uint64_t)(int64_t)rc;
-    uint64_t *to = args->a, x = args->seed * STEP + (uintptr_t)args->a;
-    for (size_t i = 0, n = args->bytes / sizeof *to; i < n; i++, x += STEP)
-        to[i] = (uint64_t)0x3fe << 52 | x >> 12;
-    return 0;
+    return fill(args, fill_piece_f64);
 }
 
 static uint64_t fill_f32(nmb_args *args, uint64_t loops)
 {
     (void)loops;
-    int rc = populate(args);
-    if (rc)
-        return (uint64_t)(int64_t)rc;
-    uint32_t *to = args->a, x = (uint32_t)(args->seed * STEP >> 32) + (uint32_t)((uintptr_t)args->a >> 2);
-    for (size_t i = 0, n = args->bytes / sizeof *to; i < n; i++, x += (uint32_t)(STEP >> 32))
-        to[i] = (uint32_t)0x7e << 23 | x >> 9;
-    return 0;
+    return fill(args, fill_piece_f32);
 }
 
 /* Weights of a model: m rows of n elements, lda apart, of a matrix of which this is a part. The value of an element

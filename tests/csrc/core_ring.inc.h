@@ -64,6 +64,26 @@ static int ring_ok(void **memory, size_t bytes, size_t stride, size_t window, un
     return ok;
 }
 
+/* Mean distance between one node and the next, for a random order a third of the nodes with a standard error of about
+ * 0.24 / sqrt(nodes), and how often the next node is the neighbour: about once. 1 if either is off by 6 errors. */
+static int ring_bias(void **memory, size_t nodes)
+{
+    nmb_ring_spec spec = {memory, nodes * 8, 8, SIZE_MAX, 1, 7};
+    nmb_ring *ring = NULL;
+    if (nmb_ring_create(&spec, &ring) || !ring_build(ring, 3))
+        return 1;
+    double sum = 0;
+    unsigned neighbours = 0;
+    for (size_t i = 0; i < nodes; i++) {
+        double to = (double)((void **)memory[i] - memory), apart = to > (double)i ? to - (double)i : (double)i - to;
+        sum += apart / (double)nodes;
+        neighbours += apart == 1;
+    }
+    nmb_ring_destroy(ring);
+    double off = sum / (double)nodes - 1.0 / 3;
+    return off * off * (double)nodes > 0.0576 * 36 || neighbours > 12;
+}
+
 static void test_rings(void)
 {
     static const size_t strides[] = {8, 16, 64, 192, 4096, 4160}, windows[] = {1, 64, 4096, 65536, SIZE_MAX};
@@ -81,6 +101,20 @@ static void test_rings(void)
             free(memory);
         }
         check(cases && !wrong, "ring: stride %zu, %u cases, %u wrong", strides[s], cases, wrong);
+    }
+    if (!quick) { /* windows so large that they are ordered in buckets */
+        static const size_t large[] = {1 << 18, (1 << 19) + 4099};
+        unsigned cases = 0, wrong = 0;
+        void **memory = malloc(large[1] * 8);
+        for (size_t n = 0; n < COUNT(large); n++)
+            for (unsigned p = 1; p <= 5; p += 2, cases += 2) {
+                wrong += !ring_ok(memory, large[n] * 8, 8, SIZE_MAX, 3, p);
+                wrong += !ring_ok(memory, large[n] * 8, 8, large[0] * 8, 1, p);
+            }
+        check(!wrong, "ring: large windows, %u cases, %u wrong", cases, wrong);
+        wrong = ring_bias(memory, large[0]);
+        check(!wrong, "ring: large windows are in random order");
+        free(memory);
     }
     void *memory[64];
     nmb_ring *ring = NULL;
