@@ -10,7 +10,7 @@ ARCH := $(shell uname -m)
 JOBS := $(shell nproc)
 BUILD := build/selftest
 # Lab machines that `make test` boots; `make lab` boots all.
-LAB_SUBSET ?= TWO_NODES or CPULESS
+LAB_SUBSET ?= TWO_NODES or CPULESS or KNOWN_LATENCY
 
 C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)

@@ -129,9 +129,23 @@ HUGEPAGES = Machine(
     (Node(1), Node(1)),
     setup=("echo 24 > /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages",),
 )
-BALANCING = Machine("BALANCING", (Node(1), Node(1)), kernel=("numa_balancing=enable",))
+# As eager as it can be made: it looks for pages to move after 10 ms of a task, and every 20 to 100 ms.
+BALANCING = Machine(
+    "BALANCING",
+    (Node(1), Node(1)),
+    kernel=("numa_balancing=enable",),
+    setup=(
+        "mount -t debugfs debugfs /sys/kernel/debug",
+        "echo 10 > /sys/kernel/debug/sched/numa_balancing/scan_delay_ms",
+        "echo 20 > /sys/kernel/debug/sched/numa_balancing/scan_period_min_ms",
+        "echo 100 > /sys/kernel/debug/sched/numa_balancing/scan_period_max_ms",
+    ),
+)
 
 # Machines whose true latencies and bandwidths are known, since the plugin makes them.
+SYMMETRIC = Machine("SYMMETRIC", (Node(1),) * 3, distances=((10, 14, 20), (14, 10, 28), (20, 28, 10))).penalised(
+    ((3000, 6000, 9000), (6000, 3000, 12000), (9000, 12000, 3000))
+)
 KNOWN_LATENCY = dataclasses.replace(
     CPULESS.penalised(((3000, 6000, 12000), (9000, 3000, 7500), (0, 0, 0))), name="KNOWN_LATENCY"
 )
@@ -166,6 +180,7 @@ MACHINES = {
         OLD_CPU,
         HUGEPAGES,
         BALANCING,
+        SYMMETRIC,
         KNOWN_LATENCY,
         SLOW_LINK,
         KNOWN_BANDWIDTH,
