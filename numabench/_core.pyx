@@ -151,7 +151,8 @@ cdef class Region:
     """Memory of one page kind under one policy, between guard pages. Nothing is touched yet.
 
     ``bytes`` is rounded up to whole pages. ``fd``: a file or memfd, mapped shared from ``offset`` on, of "any" pages.
-    Speaks the buffer protocol; ``close`` raises BufferError while a view lives.
+    Speaks the buffer protocol; ``close`` raises BufferError while a view lives, leaving a ``with`` block leaves the
+    memory to the views that still live: it goes with the last of them.
     """
 
     cdef nmb_region *c

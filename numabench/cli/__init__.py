@@ -20,6 +20,7 @@ COMMANDS = {
     "show": ("run", "Print a saved record."),
     "report": ("report", "One page that works offline, or a single figure."),
     "recommend": ("recommend", "Exact flags for a tool, from a record."),
+    "tune": ("tune", "The placements of any command, tried and ranked."),
     "validate": ("validate", "Hold this machine or a record against a specification, a baseline, or itself."),
     "baseline": ("validate", "Good machines of one class into a baseline."),
     "verdict": ("validate", "A stored result in one line, for health checks."),
