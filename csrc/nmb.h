@@ -184,8 +184,8 @@ typedef struct nmb_tier {
 /* Tiers built in, slowest first; returns their number, at most `max` written. */
 size_t nmb_tiers(nmb_tier *out, size_t max);
 /* Kernels that prepare buffers, the same in every tier: fill_f64, fill_f32 (fault in by MADV_POPULATE_WRITE where the
- * system has it, then write values in [0.5, 1) everywhere), ring_order, ring_link, ring_prove, fill_rows. NULL if there
- * is none. They return 0 or -errno as uint64_t. */
+ * system has it, then write values in [0.5, 1) everywhere), move (pages of k bytes to node `part`), ring_order,
+ * ring_link, ring_prove, fill_rows. NULL if there is none. They return 0 or -errno as uint64_t. */
 const nmb_kernel *nmb_setup_kernel(const char *name);
 /* Bytes of scratch a gemm call on an m x n x k block needs. */
 size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, size_t mc, size_t kc, size_t nc);

@@ -3,6 +3,7 @@
 #include "nmb.h"
 
 #include <errno.h>
+#include <numaif.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -126,6 +127,28 @@ static uint64_t ring_prove(nmb_args *args, uint64_t loops)
     return (uint64_t)(int64_t)nmb_ring_prove(args->shared, args->part, args->parts);
 }
 
+/* Pages of args->k bytes to node args->part, as a load balancer of the system would move them. */
+static uint64_t move(nmb_args *args, uint64_t loops)
+{
+    enum { BATCH = 512 };
+    void *pages[BATCH];
+    int nodes[BATCH], status[BATCH];
+    (void)loops;
+    for (size_t done = 0, step = args->k ? args->k : PAGE; done < args->bytes;) {
+        unsigned long count = 0;
+        for (; count < BATCH && done < args->bytes; count++, done += step) {
+            pages[count] = (char *)args->a + done;
+            nodes[count] = (int)args->part;
+        }
+        if (move_pages(0, count, pages, nodes, status, MPOL_MF_MOVE) < 0)
+            return (uint64_t)(int64_t)-errno;
+        for (unsigned long i = 0; i < count; i++)
+            if (status[i] != nodes[i])
+                return (uint64_t)(int64_t)(status[i] < 0 ? status[i] : -EBUSY);
+    }
+    return 0;
+}
+
 static const nmb_kernel kernels[] = {
     {.name = "fill_f64",
      .family = "setup",
@@ -149,6 +172,13 @@ static const nmb_kernel kernels[] = {
      .fn = fill_rows,
      .flags = NMB_SETUP | NMB_COUNTED,
      .arrays = 1},
+    {.name = "move",
+     .family = "setup",
+     .brief = "pages of a to another node",
+     .fn = move,
+     .flags = NMB_SETUP | NMB_SLICED,
+     .arrays = 1,
+     .element_bytes = 8},
     {.name = "ring_order",
      .family = "setup",
      .brief = "order of the nodes",

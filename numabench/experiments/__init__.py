@@ -13,6 +13,7 @@ from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
 from numabench.experiments.loaded import Loaded
+from numabench.experiments.migration import Migration
 from numabench.experiments.mixes import Mixes
 from numabench.experiments.pages import Pages
 from numabench.experiments.policy import Policy
@@ -38,6 +39,7 @@ ALL: tuple[Experiment, ...] = (
     Policy(),
     CoreToCore(),
     Sync(),
+    Migration(),
 )
 
 

@@ -3,7 +3,21 @@
 
 from __future__ import annotations
 
-from numabench.jobs import chase, curve, fabric, gather, gemm, instance, loaded, policy, shared, stream, sync
+from numabench.jobs import (
+    chase,
+    curve,
+    fabric,
+    gather,
+    gemm,
+    hop,
+    instance,
+    loaded,
+    move,
+    policy,
+    shared,
+    stream,
+    sync,
+)
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
@@ -15,7 +29,9 @@ FAMILIES: dict[str, Family] = {
     "curve": curve,
     "fabric": fabric,
     "gather": gather,
+    "hop": hop,
     "loaded": loaded,
+    "move": move,
     "policy": policy,
     "shared": shared,
     "sync": sync,

@@ -44,7 +44,8 @@ def test_plan_is_complete_and_its_cases_can_be_told_apart(name: str, machine: Ma
 def test_summary_has_a_meaning(name: str, machine: Machine) -> None:
     if all(case.unavailable for case in session.plan([name], Options(profile="quick"), machine)):
         pytest.skip("nothing can run there")
-    record = session.run([name], Options(profile="quick"), machine=machine, backend=Fake())
+    backend = Fake(extras=lambda case: {"hop_us": 5.0})
+    record = session.run([name], Options(profile="quick"), machine=machine, backend=backend)
     tables = session.tables(record)
     assert tables
     assert name == "gemm" or any(table.meaning for table in tables)  # one node has nothing to compare gemm with
