@@ -35,7 +35,7 @@ def curves(table: Table) -> Spec | None:
     """A table with an axis as curves with their intervals; small multiples where the units differ."""
     if table.axis is None:
         return None
-    rows = [row for row in _points(table, table.axis) if row["value"] is not None and row["x"] > 0]
+    rows = [r for r in _points(table, table.axis) if r["value"] is not None and (r["x"] > 0 or not table.axis.log)]
     names = list(dict.fromkeys(row["curve"] for row in rows))
     if len({row["x"] for row in rows}) < 2 or not names:
         return None
