@@ -32,8 +32,7 @@ Cells = dict[tuple[int, int], float]
 def measured(machine: Machine, scratch: Path, seed: int, *words: str) -> Record:
     """One boot, one run.
 
-    Huge pages: scattered base pages can leave part of a ring alone in its lines of the plugin's direct-mapped table,
-    and then hit there.
+    Huge pages: on base pages a part of each lap may hit in the plugin's direct-mapped table (docs/lab.md).
     """
     target = scratch / f"{seed}.json"
     command = ["numabench", "run", *words, "--profile", "quick", "--size", "4MiB", "--pages", "thp"]
