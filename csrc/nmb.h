@@ -100,6 +100,10 @@ int nmb_smaps_query(const void *base, nmb_smaps *out);
 /* What /proc/self/numa_maps says of it: bytes per node (NMB_MAX_NODES entries) and the kernel page size. */
 int nmb_numa_maps_query(const void *base, uint64_t *bytes_per_node, uint64_t *kernel_page);
 
+/* The node of each page as get_mempolicy(MPOL_F_NODE | MPOL_F_ADDR) tells it, one call a page. The question faults
+ * absent pages in, so that none is found absent: look at smaps first. */
+int nmb_placement_ask(const void *base, size_t pages, size_t page_bytes, int16_t *node_of_page);
+
 /* ---- barrier.c -------------------------------------------------------------------------------------------------- */
 
 /* SPIN polls without pause and never gives its CPU away; FUTEX sleeps at once; POLITE pauses, then yields. */
@@ -115,6 +119,27 @@ typedef struct nmb_barrier {
  * The last to arrive calls last(arg), unless NULL, before it lets the others go. 0, or -ECANCELED when *stop was seen
  * to be set; the barrier must then be made ready again. */
 int nmb_barrier_wait(nmb_barrier *barrier, unsigned count, int wait, const int *stop, void (*last)(void *), void *arg);
+
+/* ---- probe.c ----------------------------------------------------------------------------------------------------- */
+
+enum nmb_call {
+    NMB_CALL_MBIND,
+    NMB_CALL_SET_MEMPOLICY,
+    NMB_CALL_GET_MEMPOLICY,
+    NMB_CALL_MOVE_PAGES,
+    NMB_CALL_SCHED_SETAFFINITY,
+    NMB_CALL_PERF_SOFTWARE,
+    NMB_CALL_PERF_HARDWARE,
+    NMB_CALL_HUGETLB_2M,
+    NMB_CALL_HUGETLB_1G,
+    NMB_CALL_MADV_HUGEPAGE,
+    NMB_CALL_MADV_COLLAPSE,
+    NMB_CALL_MADV_POPULATE_WRITE,
+    NMB_CALLS
+};
+/* Makes the call once, in a thread and on memory of its own, and leaves nothing behind: 0 or the call's -errno. `node`
+ * is what mbind and set_mempolicy ask for. */
+int nmb_try(int call, int node);
 
 /* ---- kernels: registry.c, isa/ and kernels/ -------------------------------------------------------------------------
  */

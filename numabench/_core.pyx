@@ -402,5 +402,6 @@ cdef class Ring:
         return steps
 
 
+include "_probe.pxi"
 include "_team.pxi"
 include "_instance.pxi"

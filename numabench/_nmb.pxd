@@ -53,6 +53,11 @@ cdef extern from "nmb.h" nogil:
         uint64_t rss, anon_huge, swap, kernel_page, mmu_page
     int nmb_smaps_query(const void *base, nmb_smaps *out)
     int nmb_numa_maps_query(const void *base, uint64_t *bytes_per_node, uint64_t *kernel_page)
+    int nmb_placement_ask(const void *base, size_t pages, size_t page_bytes, int16_t *node_of_page)
+
+    enum:
+        NMB_CALLS
+    int nmb_try(int call, int node)
 
     ctypedef struct nmb_args:
         void *a

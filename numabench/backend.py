@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import Protocol
 
-from numabench import _core, jobs
+from numabench import _core, jobs, timing
 from numabench.analysis import stats
 from numabench.environment import Watch
 from numabench.errors import NumabenchError
@@ -83,7 +83,9 @@ class Hardware:
             extras = job.extras(windows) if job.extras else {}
             filled_s = sum(buffer.filled_s for buffer in buffers)
             extras["fill_gb_per_s"] = sum(buffer.bytes for buffer in buffers) / max(filled_s, 1e-9) / 1e9
+            placed = timing.nearest(buffers, self.machine, self.team) if before[0].how == "none" else None
             seen = Evidence(
+                placement_timed=placed,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 ring_nodes=job.ring_nodes,
                 checksum=job.checksum() if job.checksum else "",

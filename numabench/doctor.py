@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from numabench import _core
-from numabench.errors import NumabenchError
+from numabench.capabilities import Capability, probe
 from numabench.machine import Machine
-from numabench.memory import Proof, allocate
 from numabench.units import format_bytes
 
 State = Literal["ok", "note", "warning", "failure"]
@@ -31,37 +30,7 @@ def findings(machine: Machine, environment: dict[str, Any]) -> list[Finding]:
 
 
 def _tried(machine: Machine) -> list[Finding]:
-    found = []
-    for node in machine.targets():
-        try:
-            with allocate(1 << 16, node, machine=machine) as buffer:
-                proof = buffer.proof()
-                how = buffer.how
-        except NumabenchError as error:
-            found.append(
-                Finding(
-                    f"place on node {node}",
-                    "failure",
-                    str(error),
-                    "cases on this node cannot run",
-                    "docker run --cap-add SYS_NICE ..., or --cpuset-mems=N per run",
-                )
-            )
-            continue
-        found.extend(_placed(node, how, proof))
-    try:
-        with _core.Team(machine.allowed_cpus[:64]):
-            found.append(Finding("pin threads", "ok", f"{len(machine.allowed_cpus[:64])} CPUs, each read back"))
-    except NumabenchError as error:
-        found.append(
-            Finding(
-                "pin threads",
-                "failure",
-                str(error),
-                "nothing can be measured",
-                "taskset -c CPUS numabench ...",
-            )
-        )
+    found = [finding(row) for row in probe(machine)]
     clock = _core.Clock()
     found.append(
         Finding(
@@ -74,26 +43,14 @@ def _tried(machine: Machine) -> list[Finding]:
     return found
 
 
-def _placed(node: int, how: str, proof: Proof) -> list[Finding]:
-    """What placing a buffer on a node and asking where it is came to. Where the pages are counts first."""
-    place, prove, wrong = f"place on node {node}", f"prove on node {node}", proof.misplaced([node]) + proof.absent
-    found = []
-    if wrong:
-        seen = f"{wrong} of {proof.pages} pages are not there, says {proof.how}"
-        remedy = "docker run --cap-add SYS_NICE ..., or --cpuset-mems=N per run"
-        found.append(Finding(place, "failure", seen, "figures of this node would be another's", remedy))
-    elif how == "first_touch":
-        seen, effect = "mbind refused; placed by first touch", "pages follow the touching thread"
-        found.append(Finding(place, "warning", seen, effect, "docker run --cap-add SYS_NICE ..."))
-    elif proof.how != "none":
-        found.append(Finding(place, "ok", f"{proof.pages} of {proof.pages} pages there, proven by {proof.how}"))
-    if proof.how == "none":
-        seen, effect = "move_pages and numa_maps refused", "nothing shows where pages are"
-        found.append(Finding(prove, "failure", seen, effect, "docker run --security-opt seccomp=unconfined ..."))
-    elif proof.how != "move_pages":
-        seen, effect = f"move_pages refused; proof by {proof.how}", "placement is known in total only"
-        found.append(Finding(prove, "warning", seen, effect, "docker run --security-opt seccomp=unconfined ..."))
-    return found
+def finding(row: Capability) -> Finding:
+    """A capability as the doctor puts it: what measuring needs and cannot do is a failure, the rest is told."""
+    state: State = "ok"
+    if row.level == "impossible":
+        state = "failure" if row.needed else "note"
+    elif row.level == "inferred" or row.cost:
+        state = "warning" if row.needed else "note"
+    return Finding(row.name, state, row.seen, row.cost, row.remedy)
 
 
 def _machine(machine: Machine) -> list[Finding]:

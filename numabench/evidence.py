@@ -79,7 +79,8 @@ def flags(
     span = windows[0][0].end_ns - windows[0][0].start_ns
     low, high = seen.core_hz_seen
     checks = {
-        "misplaced": seen.pages_misplaced > 0,
+        "misplaced": seen.pages_misplaced > 0
+        or (seen.placement_timed is not None and seen.placement_timed not in seen.placement_requested),
         "not_resident": seen.pages_absent > 0,
         "migrated": seen.migrated > 0,
         "unpinned": any(stamp.cpu_start != stamp.cpu or stamp.cpu_end != stamp.cpu for stamp in stamps),

@@ -141,7 +141,7 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
         flags.append("allocation_dependent")
     if stats.drift_p([s.value for s in sorted(counted, key=lambda s: s.position)]) < 0.01:
         flags.append("drift")
-    placed = all(sample.evidence.proof in ("move_pages", "numa_maps") for sample in counted)
+    placed = all(sample.evidence.proof in ("move_pages", "numa_maps", "get_mempolicy") for sample in counted)
     trust: Trust = "untrusted" if FATAL.keys() & set(flags) else "proven" if placed and not flags else "inferred"
     return Series(
         case=case,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from numabench import _core
 from numabench.environment import free_bytes, free_huge_pages
-from numabench.errors import HugePagesUnavailable, PlacementError, Unsupported, UsageError
+from numabench.errors import HugePagesUnavailable, NumabenchError, PlacementError, Unsupported, UsageError
 from numabench.machine import Machine
 from numabench.units import format_bytes, parse_bytes
 
@@ -27,7 +27,7 @@ REMEDY_MBIND = "run with --cap-add SYS_NICE, or give the container --cpuset-mems
 class Proof(NamedTuple):
     """Where a buffer's pages were at one moment: ``seen`` maps node to pages of ``step_bytes``."""
 
-    how: str  # move_pages, numa_maps, none
+    how: str  # move_pages, numa_maps, get_mempolicy, none
     pages: int
     seen: dict[int, int]
     absent: int
@@ -39,6 +39,9 @@ class Proof(NamedTuple):
     def misplaced(self, nodes: Sequence[int]) -> int:
         """Pages that are on none of the given nodes."""
         return sum(count for node, count in self.seen.items() if node not in nodes)
+
+
+_Answer = tuple[str, dict[int, int], int, int, "_core.Placement | None"]
 
 
 class Buffer:
@@ -71,38 +74,54 @@ class Buffer:
         return self.region.as_array(dtype)
 
     def proof(self) -> Proof:
-        """Ask the system where every page is and of which kind: move_pages, else numa_maps, else nothing."""
-        seen, absent, how, placement = {}, 0, "none", None
-        step = os.sysconf("SC_PAGESIZE")
-        try:
-            placement = self.region.placement()
-            seen, absent, how, step = (
-                placement.nodes,
-                placement.not_resident,
-                "move_pages",
-                placement.page_bytes,
-            )
-        except (PlacementError, Unsupported):
-            try:
-                by_node, step = self.region.numa_maps()
-                seen, how = {node: size // step for node, size in by_node.items()}, "numa_maps"
-                absent = self.bytes // step - sum(seen.values())
-            except (OSError, Unsupported, PlacementError):
-                pass
-        pages = self.bytes // step
-        kind, share = self._kind()
-        return Proof(how, pages if how != "none" else 0, seen, absent, step, share, kind, placement)
+        """Ask the system where every page is and of which kind: move_pages, numa_maps, get_mempolicy, else nothing.
 
-    def _kind(self) -> tuple[str, float]:
-        smaps = self.region.smaps()
+        numa_maps counts neither absent nor zero pages, and get_mempolicy faults them in: what is missing in smaps
+        counts as absent.
+        """
+        kind, share, missing = self._kind()
+        for rung in (self._by_move_pages, self._by_numa_maps, self._by_get_mempolicy):
+            try:
+                how, seen, absent, step, placement = rung(missing)
+            except NumabenchError:
+                continue
+            return Proof(how, self.bytes // step, seen, absent, step, share, kind, placement)
+        return Proof("none", 0, {}, 0, os.sysconf("SC_PAGESIZE"), share, kind, None)
+
+    def _by_move_pages(self, missing: int | None) -> _Answer:
+        del missing
+        placement = self.region.placement()
+        return "move_pages", placement.nodes, placement.not_resident, placement.page_bytes, placement
+
+    def _by_numa_maps(self, missing: int | None) -> _Answer:
+        del missing
+        by_node, step = self.region.numa_maps()
+        seen = {node: size // step for node, size in by_node.items()}
+        return "numa_maps", seen, self.bytes // step - sum(seen.values()), step, None
+
+    def _by_get_mempolicy(self, missing: int | None) -> _Answer:
+        if missing is None:
+            raise Unsupported("/proc/self/smaps does not tell how much is resident")
+        placement = _core.ask_policy(self.region)
+        return "get_mempolicy", placement.nodes, missing // placement.page_bytes, placement.page_bytes, placement
+
+    def _kind(self) -> tuple[str, float, int | None]:
+        """Kind of the pages, the share that is as asked, and the bytes that are absent or the zero page."""
+        try:
+            smaps = self.region.smaps()
+        except NumabenchError:
+            return "unknown", 0.0, None
         huge = smaps.anon_huge / max(smaps.rss, 1)
         asked = self.region.pages
         if smaps.kernel_page in HUGE_BYTES.values():
             kind = next(name for name, size in HUGE_BYTES.items() if size == smaps.kernel_page)
-            return kind, 1.0 if kind == asked else 0.0
+            return kind, 1.0 if kind == asked else 0.0, 0
+        missing = max(0, self.bytes - smaps.rss)
         if asked == "thp":
-            return ("thp" if huge >= 0.99 else "mixed" if huge > 0 else "base"), huge
-        return ("base" if huge == 0 else "mixed"), 1.0 - huge
+            return ("thp" if huge >= 0.99 else "mixed" if huge > 0 else "base"), huge, missing
+        if asked == "any":
+            return ("thp" if huge >= 0.99 else "mixed" if huge > 0 else "base"), 1.0, missing
+        return ("base" if huge == 0 else "mixed"), 1.0 - huge, missing
 
 
 def allocate(

@@ -114,7 +114,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     placement_requested: dict[int, float] = {}  # node: share of the pages
     placement_seen: dict[int, int] = {}  # node: pages
     placement_how: str = ""  # bind, first_touch
-    proof: str = ""  # move_pages, numa_maps, none
+    proof: str = ""  # move_pages, numa_maps, get_mempolicy, none
+    placement_timed: int | None = None  # without proof: the node that reads the buffer fastest, if one stands out
     pages_checked: int = 0
     pages_misplaced: int = 0
     pages_absent: int = 0

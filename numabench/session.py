@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from numabench import experiments, firmware, jobs, kernels
+from numabench import capabilities, experiments, firmware, jobs, kernels
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, snapshot
 from numabench.errors import Unsupported, UsageError
@@ -89,6 +89,7 @@ def run(
     environment |= {"host": os.uname().nodename, "firmware": firmware.snapshot(Tree())}
     with ExitStack() as stack:
         book = stack.enter_context(Journal(journal, made)) if journal else None
+        can = {} if backend else capabilities.as_record(machine)
         taker = backend or stack.enter_context(Hardware(machine, options))
         on_sample = book.add if book else None
         series = measure(cases, taker, options, progress, on_sample, earlier)
@@ -101,7 +102,7 @@ def run(
         if more:
             series += measure(more, taker, options, progress, on_sample, earlier)
     environment["memory_errors_after"] = firmware.errors(Tree())
-    return build(machine, environment, made, series, created, time.monotonic() - started)
+    return build(machine, environment, made, series, created, time.monotonic() - started, can)
 
 
 def _again(name: str, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
@@ -117,21 +118,22 @@ def build(
     series: Sequence[Series],
     created: str,
     took: float,
+    can: dict[str, Any] | None = None,
 ) -> Record:
-    """Put a record together."""
+    """Put a record together; ``can`` is what probing the system calls found."""
     return Record(
         numabench=version("numabench"),
         created=created,
         duration_s=took,
         machine=machine,
         environment=environment,
-        capabilities=capabilities(series),
+        capabilities=(can or {}) | used(series),
         plan=made,
         series=tuple(series),
     )
 
 
-def capabilities(series: Sequence[Series]) -> dict[str, Any]:
+def used(series: Sequence[Series]) -> dict[str, Any]:
     """What placing and proving could do in this run, as the samples show it."""
     seen = [sample.evidence for one in series for sample in one.samples]
     return {

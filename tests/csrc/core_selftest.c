@@ -269,6 +269,34 @@ static void test_placement(void)
     nmb_region_destroy(region);
 }
 
+static void test_probe(void)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const char *call_name = NULL;
+    nmb_region *region = NULL;
+    nmb_region_spec spec = {2 * page, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0};
+    int here_cpu, here = 0;
+    int16_t told[2] = {-9, -9};
+    nmb_affinity_where(&here_cpu, &here);
+    for (int call = 0; call < NMB_CALLS; call++) {
+        int first = nmb_try(call, here);
+        check(first <= 0 && nmb_try(call, here) == first, "probe: call %d answers %d, twice", call, first);
+    }
+    check(nmb_try(NMB_CALLS, 0) == -EINVAL && nmb_try(-1, 0) == -EINVAL && nmb_try(0, -1) == -EINVAL,
+          "probe: unknown calls and nodes refused");
+    int rc = nmb_try(NMB_CALL_MBIND, ABSENT_NODE);
+    check(rc == -EINVAL || rc == -EPERM || rc == -ENOSYS, "probe: a node that is not there");
+    if (nmb_region_create(&spec, &call_name, &region)) {
+        check(0, "probe: region");
+        return;
+    }
+    memset(nmb_region_base(region), 1, 2 * page);
+    rc = nmb_placement_ask(nmb_region_base(region), 2, page, told);
+    if (!not_here(rc, "get_mempolicy"))
+        check(rc == 0 && told[0] >= 0 && told[1] >= 0, "probe: get_mempolicy tells the node");
+    nmb_region_destroy(region);
+}
+
 static void test_policies(void)
 {
     enum { PAGES = 32 };
@@ -345,6 +373,7 @@ int main(int argc, char **argv)
     test_page_kinds();
     test_placement();
     test_policies();
+    test_probe();
     test_rings();
     test_fill();
     test_teams();

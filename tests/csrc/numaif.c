@@ -14,3 +14,13 @@ long move_pages(int pid, unsigned long count, void **pages, const int *nodes, in
 {
     return syscall(SYS_move_pages, pid, count, pages, nodes, status, flags);
 }
+
+long get_mempolicy(int *mode, unsigned long *mask, unsigned long max, void *address, unsigned flags)
+{
+    return syscall(SYS_get_mempolicy, mode, mask, max, address, flags);
+}
+
+long set_mempolicy(int mode, const unsigned long *mask, unsigned long max)
+{
+    return syscall(SYS_set_mempolicy, mode, mask, max);
+}

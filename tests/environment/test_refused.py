@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the doctor says where system calls are really refused, as containers refuse them."""
+"""What happens where system calls are really refused, as containers refuse them: the table in docs/method.md."""
 
 from __future__ import annotations
 
@@ -9,63 +9,156 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from numabench.doctor import _placed
+from numabench.capabilities import placed
+from numabench.doctor import finding
 from numabench.memory import Proof
 
 REFUSE = Path(__file__).with_name("refuse.py")
-DOCTOR = (sys.executable, "-m", "numabench", "doctor", "--json")
+RUN = ("run", "latency", "--size", "8MiB", "--pages", "base", "--passes", "2", "--profile", "quick", "--json")
+POLICY = ("mbind", "set_mempolicy", "get_mempolicy", "move_pages")  # what a container's default filter takes
+NO_NUMA_MAPS = ",numa_maps=hidden"
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no numbers of its calls")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user or mount")
+
+
+def call(*words: str, refused: str = "", before: tuple[str, ...] = (), user: int | None = None) -> Any:
+    """Exit code, what stdout holds as JSON (None when nothing), and stderr."""
+    start = (sys.executable, str(REFUSE), refused, "--") if refused else (sys.executable, "-m")
+    argv = [*before, *start, "numabench", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, user=user)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
 def doctor(
-    *, refused: str = "", before: tuple[str, ...] = (), user: int | None = None
+    refused: str = "", before: tuple[str, ...] = (), user: int | None = None
 ) -> tuple[int, dict[str, dict[str, str]]]:
-    """Exit code and findings by name."""
-    argv = [sys.executable, str(REFUSE), refused, "--", *DOCTOR] if refused else [*before, *DOCTOR]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, user=user)
-    assert done.stdout, done.stderr
-    return done.returncode, {finding["name"]: finding for finding in json.loads(done.stdout)}
+    code, found, said = call("doctor", "--json", refused=refused, before=before, user=user)
+    assert found, said
+    return code, {row["name"]: row for row in found}
+
+
+def run(refused: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first series of a short run, and the record's capabilities."""
+    code, record, said = call(*RUN, refused=refused)
+    assert code == 0, said
+    return record["series"][0], record["capabilities"]
+
+
+def all_refused(names: tuple[str, ...], error: str = "EPERM") -> str:
+    return ",".join(f"{name}={error}" for name in names)
 
 
 def test_nothing_refused() -> None:
     code, found = doctor()
     assert code == 0
-    place = [finding for name, finding in found.items() if name.startswith("place on node")]
+    place = [row for name, row in found.items() if name.startswith("place on node")]
     assert place
-    assert all(f["state"] == "ok" and "move_pages" in f["seen"] for f in place)
+    assert all(row["state"] == "ok" and "move_pages" in row["seen"] for row in place)
     assert found["pin threads"]["state"] == "ok"
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_mbind_refused_is_not_called_bound(error: str) -> None:
-    """Success of libnuma would be no evidence: the finding names first touch and how to get mbind back."""
-    code, found = doctor(refused=f"mbind={error}")
-    place = [finding for name, finding in found.items() if name.startswith("place on node")]
+    """Success of libnuma would be no evidence: first touch is named, and how to get mbind back."""
+    code, found = doctor(f"mbind={error}")
+    place = [row for name, row in found.items() if name.startswith("place on node")]
     assert code == 0
     assert place
-    assert all(f["state"] == "warning" and "first touch" in f["seen"] and "SYS_NICE" in f["remedy"] for f in place)
+    assert all(row["state"] == "warning" and "first touch" in row["seen"] for row in place)
+    assert all("SYS_NICE" in row["remedy"] and error in row["seen"] and "seccomp" in row["seen"] for row in place)
+    series, can = run(f"mbind={error}")
+    assert series["evidence"]["placement_how"] == "first_touch"
+    assert series["evidence"]["proof"] == "move_pages"
+    assert can["calls"]["mbind"] == error
+    assert {row["name"]: row["level"] for row in can["table"]}["place on node 0"] == "inferred"
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_move_pages_refused_leaves_numa_maps(error: str) -> None:
-    code, found = doctor(refused=f"move_pages={error}")
-    proven = [finding for name, finding in found.items() if "on node" in name and "proof" in finding["seen"]]
+    code, found = doctor(f"move_pages={error}")
+    proven = [row for name, row in found.items() if "on node" in name and "proof" in row["seen"]]
     assert code == 0
     assert proven
-    assert all(f["state"] == "warning" and "numa_maps" in f["seen"] and "seccomp" in f["remedy"] for f in proven)
+    assert all(row["state"] == "warning" and "numa_maps" in row["seen"] for row in proven)
+    assert all("seccomp" in row["remedy"] for row in proven)
+    series, _ = run(f"move_pages={error}")
+    assert series["evidence"]["proof"] == "numa_maps"
+    assert series["evidence"]["pages_checked"] == 2048
+    assert "unverified_placement" not in series["flags"]
 
 
 def test_default_container_filter() -> None:
     """All four refused, as a container without CAP_SYS_NICE: placed by first touch, not bound, and still measurable."""
-    refused = ",".join(f"{name}=EPERM" for name in ("mbind", "set_mempolicy", "get_mempolicy", "move_pages"))
-    code, found = doctor(refused=refused)
+    code, found = doctor(all_refused(POLICY))
     assert code == 0
-    assert any(f["state"] == "warning" and "first touch" in f["seen"] for f in found.values())
-    assert any(f["state"] == "warning" and "move_pages refused" in f["seen"] for f in found.values())
+    assert any(row["state"] == "warning" and "first touch" in row["seen"] for row in found.values())
+    assert any(row["state"] == "warning" and "move_pages refused" in row["seen"] for row in found.values())
+    series, _ = run(all_refused(POLICY))
+    assert (series["evidence"]["placement_how"], series["evidence"]["proof"]) == ("first_touch", "numa_maps")
+
+
+@root_only
+def test_the_third_rung_asks_page_by_page() -> None:
+    series, _ = run("move_pages=EPERM" + NO_NUMA_MAPS)
+    assert series["evidence"]["proof"] == "get_mempolicy"
+    assert (series["evidence"]["pages_checked"], series["evidence"]["placement_seen"]) == (2048, {"0": 2048})
+    assert "unverified_placement" not in series["flags"]
+
+
+@root_only
+def test_nothing_tells_where_pages_are() -> None:
+    refused = all_refused(("move_pages", "get_mempolicy")) + NO_NUMA_MAPS
+    _, found = doctor(refused)
+    assert found["prove on node 0"]["state"] == "warning"
+    series, _ = run(refused)
+    assert series["evidence"]["proof"] == "none"
+    assert series["evidence"]["pages_checked"] == 0
+    assert "unverified_placement" in series["flags"]
+    assert series["trust"] == "inferred"
+
+
+def test_threads_that_cannot_be_pinned_end_it_in_one_line() -> None:
+    code, found = doctor("sched_setaffinity=EPERM")
+    assert code == 1
+    assert found["pin threads"]["state"] == "failure"
+    assert "sched_setaffinity" in found["pin threads"]["remedy"]
+    code, record, said = call(*RUN, refused="sched_setaffinity=EPERM")
+    assert code == 3
+    assert "pin threads" in said + json.dumps(record)
+
+
+def test_refused_advice_is_named() -> None:
+    code, found = doctor("madvise=EPERM")
+    assert code == 1
+    assert found["thp pages"]["state"] == "failure"
+    code, record, said = call(*RUN, refused="madvise=EPERM")
+    assert code == 3
+    assert "madvise" in said + json.dumps(record)
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "EACCES"])
+def test_counters_are_good_to_have_only(error: str) -> None:
+    code, found = doctor(f"perf_event_open={error}")
+    assert code == 0
+    assert {found[f"{kind} events"]["state"] for kind in ("software", "hardware")} == {"note"}
+    assert error in found["software events"]["seen"]
+    assert "PERFMON" in found["software events"]["remedy"]
+
+
+def test_policy_calls_refused_do_not_matter() -> None:
+    """Placement uses neither, so refusing them must change nothing."""
+    code, found = doctor("set_mempolicy=EPERM,get_mempolicy=EPERM")
+    assert code == 0
+    assert all(row["state"] == "ok" for name, row in found.items() if name.startswith("place on node"))
+    series, can = run("set_mempolicy=EPERM,get_mempolicy=EPERM")
+    assert (series["evidence"]["placement_how"], series["evidence"]["proof"]) == ("bind", "move_pages")
+    assert can["calls"]["set_mempolicy"] == can["calls"]["get_mempolicy"] == "EPERM"
 
 
 @pytest.mark.parametrize(("how", "by"), [("bind", "move_pages"), ("bind", "numa_maps"), ("first_touch", "numa_maps")])
@@ -73,21 +166,16 @@ def test_pages_elsewhere_are_a_failure_however_they_were_placed(how: str, by: st
     elsewhere = Proof(by, 16, {0: 15, 1: 1}, 0, 4096, 1.0, "base", None)
     absent = Proof(by, 16, {0: 15}, 1, 4096, 1.0, "base", None)
     for proof in (elsewhere, absent):
-        assert {f.name: f.state for f in _placed(0, how, proof)}["place on node 0"] == "failure"
+        assert {f.name: f.state for f in map(finding, placed(0, how, proof))}["place on node 0"] == "failure"
     there = Proof(by, 16, {0: 16}, 0, 4096, 1.0, "base", None)
-    assert not any(f.state == "failure" for f in _placed(0, how, there))
+    assert not any(finding(row).state == "failure" for row in placed(0, how, there))
 
 
-def test_no_proof_at_all_is_a_failure_and_never_ok() -> None:
-    found = _placed(0, "bind", Proof("none", 0, {}, 0, 4096, 1.0, "base", None))
-    assert [(f.name, f.state) for f in found] == [("prove on node 0", "failure")]
-
-
-def test_policy_calls_refused_do_not_matter() -> None:
-    """Placement uses neither, so refusing them must change nothing."""
-    code, found = doctor(refused="set_mempolicy=EPERM,get_mempolicy=EPERM")
-    assert code == 0
-    assert all(f["state"] == "ok" for name, f in found.items() if name.startswith("place on node"))
+@pytest.mark.parametrize(("how", "state"), [("bind", "warning"), ("first_touch", "failure")])
+def test_no_proof_at_all_is_never_ok(how: str, state: str) -> None:
+    found = [finding(row) for row in placed(0, how, Proof("none", 0, {}, 0, 4096, 1.0, "base", None))]
+    assert ("prove on node 0", state) in [(row.name, row.state) for row in found]
+    assert "ok" not in [row.state for row in found]
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
@@ -99,7 +187,7 @@ def test_narrowed_mask_is_told() -> None:
     assert found["pin threads"]["seen"].startswith("1 CPUs")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@root_only
 def test_unprivileged_user() -> None:
     try:
         subprocess.run([sys.executable, "-c", "import numabench"], check=True, user=65534, capture_output=True)
@@ -107,4 +195,4 @@ def test_unprivileged_user() -> None:
         pytest.skip("another user cannot reach this interpreter or the package")
     code, found = doctor(user=65534)
     assert code == 0
-    assert all(f["state"] == "ok" for name, f in found.items() if name.startswith("place on node"))
+    assert all(row["state"] == "ok" for name, row in found.items() if name.startswith("place on node"))
