@@ -112,18 +112,20 @@ class Hardware:
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: list[float] = []
         while not stats.steady(warm) and time.monotonic() < limit:
-            warm.append(job.figure(self._window(case, job, job.warm_ns)))
+            warm.append(job.figure(self._window(case, job.works, job.warm_ns)))
         settled = stats.steady(warm)
-        return [self._window(case, job, job.window_ns, core_hz=True) for _ in range(job.windows)], settled
+        turns = job.turns or [job.works]
+        takes = (turns[at % len(turns)] for at in range(job.windows))
+        return [self._window(case, works, job.window_ns, core_hz=True) for works in takes], settled
 
-    def _window(self, case: Case, job: Job, window_ns: float, core_hz: bool = False) -> Stamps:
-        """One window in which work was done: on a busy machine all threads may get their turn after its end.
+    def _window(self, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
+        """One window in which the first thread worked: on a busy machine its turn may come after the end.
 
         Raises NumabenchError when that happens time and again.
         """
         for _ in range(RETAKES):
-            stamps = self.team(case.cpus).run(job.works, window_ns=window_ns, core_hz=core_hz)
-            if any(stamp.elements for stamp in stamps):
+            stamps = self.team(case.cpus).run(works, window_ns=window_ns, core_hz=core_hz)
+            if stamps[0].elements:
                 return stamps
         raise NumabenchError(
             f"{RETAKES} windows of {window_ns / 1e6:g} ms ended before CPU {', '.join(map(str, case.cpus))} got to the "

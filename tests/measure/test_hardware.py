@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from numabench import session
+from numabench import _core, session
 from numabench.backend import RETAKES, Hardware
 from numabench.errors import NumabenchError
 from numabench.experiments.latency import Latency
+from numabench.jobs.base import Stamps
 from numabench.machine import Machine
-from numabench.series import Options
+from numabench.series import Case, Options
 
 
 class Idle:
@@ -66,3 +67,23 @@ def test_cpus_of_a_node_without_memory_multiply() -> None:
     record = session.run(["gemm"], options, machine=msgspec.structs.replace(here, cpus=away))
     assert [series.unavailable for series in record.series] == [""] * 2
     assert all(series.estimate for series in record.series)
+
+
+def test_windows_take_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With turns each window runs the next works, so that a line or a buffer is not always the same one."""
+    machine = Machine.load()
+    if len(machine.allowed_cpus) < 2:
+        pytest.skip("two parts that spin need two CPUs")
+    case = next(c for c in session.plan(["c2c"], Options(profile="quick"), machine) if not c.unavailable)
+    ran: list[int] = []
+    plain = Hardware._window
+
+    def seen(self: Hardware, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
+        if core_hz:
+            ran.append(id(works))
+        return plain(self, case, works, window_ns, core_hz)
+
+    monkeypatch.setattr(Hardware, "_window", seen)
+    with Hardware(machine, Options(profile="quick")) as hardware:
+        (sample,) = hardware.measure([case], 0, 0, 1)
+    assert len(set(ran)) == len(ran) == len(sample.windows) == 32
