@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cpu.h"
 
+#include "nmb.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -45,7 +47,20 @@ int nmb_cpu_has_avx512_tier(void)
     unsigned ebx, xcr0;
     return level(&ebx, &xcr0) && (ebx & AVX512) == AVX512 && (xcr0 & XCR0_AVX512) == XCR0_AVX512;
 }
+
+unsigned nmb_cpu_features(void)
+{
+    enum { VNNI = 1 << 11 /* leaf 7 ECX */, BF16 = 1 << 5 /* leaf 7.1 EAX */ };
+    unsigned a, b, c, d, found = 0;
+    if (!nmb_cpu_has_avx512_tier() || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    found |= c & VNNI ? NMB_CPU_AVX512_VNNI : 0;
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
+        found |= a & BF16 ? NMB_CPU_AVX512_BF16 : 0;
+    return found;
+}
 #else
+unsigned nmb_cpu_features(void) { return 0; }
 int nmb_cpu_has_avx2_tier(void) { return 0; }
 int nmb_cpu_has_avx512_tier(void) { return 0; }
 #endif

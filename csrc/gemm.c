@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scratch that one GEMM call needs: packed A and packed B, one block each. */
+/* Scratch that one call needs: packed A and packed B, one block each. */
 #include "nmb.h"
 
 #include "kernels/gemm_blocks.inc.h"
@@ -7,7 +7,7 @@
 size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, size_t mc, size_t kc, size_t nc)
 {
     if (!kernel->mr || !kernel->nr || !kernel->element_bytes)
-        return 0;
+        return kernel->scratch;
     mc = nmb_gemm_block(m, mc ? mc : kernel->default_mc, kernel->mr);
     kc = nmb_gemm_block(k, kc ? kc : kernel->default_kc, NMB_LINE / kernel->element_bytes);
     nc = nmb_gemm_block(n, nc ? nc : kernel->default_nc, kernel->nr);

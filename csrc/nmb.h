@@ -146,7 +146,7 @@ int nmb_try(int call, int node);
 
 /* What one thread works on. The caller sets it up; a kernel changes only cursor[] and what the arrays hold. */
 typedef struct nmb_args {
-    void *a, *b, *c, *d; /* arrays; gemm: C = alpha A B + beta C */
+    void *a, *b, *c, *d; /* arrays; gemm: C = alpha A B + beta C; gemv: B transposed */
     size_t bytes;        /* of each array */
     size_t stride;       /* bytes between accesses (stride), between the parts' vectors (allreduce) */
     double scalar;       /* scale, triad, update */
@@ -181,9 +181,12 @@ enum nmb_kernel_flag {
     NMB_COLLECTIVE = 32 /* parts wait for each other: all `parts` of them run at once, all rounds in one call */
 };
 
-/* One kernel in one tier. An element is one array element (stream), one access (stride), one load (chase), one
- * multiply-add (gemm). Bytes are per element as STREAM counts them; `allocated` is what a write-allocating cache reads
- * on top. */
+/* Instructions that no psABI level has. */
+enum nmb_cpu_feature { NMB_CPU_AVX512_VNNI = 1, NMB_CPU_AVX512_BF16 = 2 };
+
+/* One kernel in one tier; of several rows of one name the last one that the CPU can run is the best. An element is one
+ * array element (stream), one access (stride), one load (chase), one multiply-add (gemm). Bytes are per element as
+ * STREAM counts them; `allocated` is what a write-allocating cache reads on top. */
 typedef struct nmb_kernel {
     const char *name;
     const char *family;
@@ -194,7 +197,11 @@ typedef struct nmb_kernel {
     unsigned element_bytes;
     unsigned bytes_read, bytes_written, bytes_allocated;
     unsigned flops;
-    unsigned mr, nr;                             /* gemm: micro-kernel shape */
+    unsigned char sizes[3]; /* gemm, gemv: bytes of an element of A, B and C */
+    const char *variant;    /* how the kernel works where there are several ways in one tier, otherwise NULL */
+    unsigned scratch;       /* gemv: bytes of scratch */
+    unsigned needs;         /* enum nmb_cpu_feature beyond the tier's level */
+    unsigned mr, nr;        /* gemm: micro-kernel shape */
     unsigned default_mc, default_kc, default_nc; /* gemm: block sizes when the caller gives none */
 } nmb_kernel;
 
@@ -206,6 +213,8 @@ typedef struct nmb_tier {
     int usable; /* this CPU and this kernel of the system can run it */
 } nmb_tier;
 
+/* The features (enum nmb_cpu_feature) of this CPU. Slow under a hypervisor: ask once. */
+unsigned nmb_cpu_features(void);
 /* Tiers built in, slowest first; returns their number, at most `max` written. */
 size_t nmb_tiers(nmb_tier *out, size_t max);
 /* Kernels that prepare buffers, the same in every tier: fill_f64, fill_f32 (fault in by MADV_POPULATE_WRITE where the

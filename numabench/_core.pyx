@@ -303,16 +303,16 @@ cdef class Kernel:
     """One kernel in one tier, with its accounting per element. Made by ``tiers`` and ``setup_kernel`` only."""
 
     cdef const nmb_kernel *c
-    cdef readonly str name, family, brief, tier
+    cdef readonly str name, family, brief, tier, variant
     cdef readonly unsigned arrays, element_bytes, bytes_read, bytes_written, bytes_allocated, flops
-    cdef readonly tuple shape
+    cdef readonly tuple shape, sizes
     cdef readonly bint sliced, nt, dependent, collective
 
     def __repr__(self):
         return f"<Kernel {self.family}/{self.name} {self.tier}>"
 
     def gemm_scratch(self, size_t m, size_t n, size_t k):
-        """Bytes of packing buffer that one thread needs for an m x n x k multiplication."""
+        """Bytes of packing buffer that one thread needs for an m x n x k multiplication (gemm and gemv)."""
         return nmb_gemm_scratch(self.c, m, n, k, 0, 0, 0)
 
 
@@ -322,23 +322,34 @@ cdef Kernel wrap_kernel(const nmb_kernel *c, str tier):
     kernel.name, kernel.family, kernel.brief = c.name.decode(), c.family.decode(), c.brief.decode()
     kernel.arrays, kernel.element_bytes, kernel.flops = c.arrays, c.element_bytes, c.flops
     kernel.bytes_read, kernel.bytes_written, kernel.bytes_allocated = c.bytes_read, c.bytes_written, c.bytes_allocated
-    kernel.shape = (c.mr, c.nr)
+    kernel.shape, kernel.sizes = (c.mr, c.nr), (c.sizes[0], c.sizes[1], c.sizes[2])
+    kernel.variant = c.variant.decode() if c.variant != NULL else ""
     kernel.sliced, kernel.nt = bool(c.flags & NMB_SLICED), bool(c.flags & NMB_NT)
     kernel.dependent, kernel.collective = bool(c.flags & NMB_DEPENDENT), bool(c.flags & NMB_COLLECTIVE)
     return kernel
 
 
 def tiers():
-    """Tiers built in, slowest first: tuples (name, level, usable here, kernels)."""
+    """Tiers built in, slowest first: tuples (name, level, usable here, kernels).
+
+    Of several kernels of one name, variants that this CPU runs, the last is the best.
+    """
     cdef nmb_tier found[8]
     cdef size_t count = nmb_tiers(found, 8)
+    cdef unsigned lacking = ~nmb_cpu_features()
     return tuple(
         [
             (
                 found[i].name.decode(),
                 found[i].level.decode(),
                 bool(found[i].usable),
-                tuple([wrap_kernel(&found[i].kernels[j], found[i].name.decode()) for j in range(found[i].count)]),
+                tuple(
+                    [
+                        wrap_kernel(&found[i].kernels[j], found[i].name.decode())
+                        for j in range(found[i].count)
+                        if not found[i].kernels[j].needs & lacking
+                    ]
+                ),
             )
             for i in range(count)
         ]

@@ -86,6 +86,9 @@ cdef extern from "nmb.h" nogil:
         const char *brief
         unsigned flags, arrays, element_bytes, bytes_read, bytes_written, bytes_allocated, flops
         unsigned mr, nr, default_mc, default_kc, default_nc
+        const unsigned char *sizes
+        const char *variant
+        unsigned needs
 
     ctypedef struct nmb_tier:
         const char *name
@@ -94,6 +97,7 @@ cdef extern from "nmb.h" nogil:
         size_t count
         int usable
 
+    unsigned nmb_cpu_features()
     size_t nmb_tiers(nmb_tier *out, size_t max)
     const nmb_kernel *nmb_setup_kernel(const char *name)
     size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, size_t mc, size_t kc, size_t nc)

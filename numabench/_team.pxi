@@ -27,7 +27,7 @@ cdef class Work:
         size_t ldb=0, size_t ldc=0, double alpha=1, double beta=0, uint64_t loops=0, size_t block=0,
     ):
         cdef nmb_args *args = &self.c.args
-        cdef size_t size, element, room
+        cdef size_t size, element, room, rows, columns
         memset(&self.c, 0, sizeof(self.c))
         self.kernel, self.regions, self.ring = kernel, [], ring
         if kernel is None:
@@ -40,11 +40,13 @@ cdef class Work:
             raise ValueError(f"kernel {kernel.name} takes no delay")
         args.m, args.n, args.k, args.lda, args.ldb, args.ldc = m, n, k, lda, ldb, ldc
         args.alpha, args.beta = alpha, beta
-        if kernel.family == "gemm":
-            if lda < k or ldb < n or ldc < n:
+        if kernel.family in ("gemm", "gemv"):
+            rows, columns = (n, k) if kernel.family == "gemv" else (k, n)
+            if lda < k or ldb < columns or ldc < n:
                 raise ValueError("leading dimension smaller than the row")
-            args.a, args.b = self.at(a, self.span(m, k, lda, element)), self.at(b, self.span(k, n, ldb, element))
-            args.c = self.at(c, self.span(m, n, ldc, element))
+            args.a = self.at(a, self.span(m, k, lda, kernel.sizes[0]))
+            args.b = self.at(b, self.span(rows, columns, ldb, kernel.sizes[1]))
+            args.c = self.at(c, self.span(m, n, ldc, kernel.sizes[2]))
             room = nmb_gemm_scratch(kernel.c, m, n, k, 0, 0, 0)
             args.scratch, args.scratch_bytes = self.at(scratch, room), room
         elif kernel.family == "chase":

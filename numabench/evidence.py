@@ -61,6 +61,7 @@ def evidence(
         "cpus_asked": case.cpus,
         "cpus_seen": tuple(sorted({cpu for stamp in stamps for cpu in (stamp.cpu_start, stamp.cpu_end)})),
         "tier": kernels.tier(case.tier).name,
+        "variant": kernels.kernel(case.kernel, case.tier).variant,
         "clock": clock.source,
         "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
         "switches": sum(stamp.involuntary_switches for stamp in stamps),

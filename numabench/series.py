@@ -128,6 +128,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     cpus_asked: tuple[int, ...] = ()
     cpus_seen: tuple[int, ...] = ()
     tier: str = ""
+    variant: str = ""  # which of the tier's ways the CPU took, where there are several
     clock: str = ""
     core_hz_seen: tuple[float, float] = (0.0, 0.0)  # lowest and highest over the windows
     switches: int = 0  # involuntary context switches within the windows

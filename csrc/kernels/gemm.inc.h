@@ -98,6 +98,7 @@ enum { GEMM_MR = 4, GEMM_NV = 4, GEMM_MC = 1024, GEMM_NC = 256 };
      .arrays = 3,                                                                                                      \
      .element_bytes = sizeof(type),                                                                                    \
      .flops = 2,                                                                                                       \
+     .sizes = {sizeof(type), sizeof(type), sizeof(type)},                                                              \
      .mr = GEMM_MR,                                                                                                    \
      .nr = nmb_gemm_nr_##tag,                                                                                          \
      .default_mc = GEMM_MC,                                                                                            \

@@ -120,7 +120,8 @@ def list_(as_json: bool) -> None:
                 "experiments": [{"name": n, "question": q, "unavailable": why} for n, q, why in names],
                 "tiers": [{"name": t.name, "level": t.level, "usable": t.usable} for t in tiers.values()],
                 "kernels": [
-                    {"name": k.name, "family": k.family, "does": k.brief} | {f: getattr(k, f) for f in fields}
+                    {"name": k.name, "family": k.family, "does": k.brief, "variant": k.variant}
+                    | {f: getattr(k, f) for f in fields}
                     for k in best.kernels.values()
                 ],
             }
@@ -137,7 +138,13 @@ def list_(as_json: bool) -> None:
     second = Table("kernel", "family", "does", "bytes/element", "flops", box=None, pad_edge=False)
     for k in best.kernels.values():
         extra = f" (+{k.bytes_allocated} write-allocate)" if k.bytes_allocated else ""
-        second.add_row(k.name, k.family, Text(k.brief), f"{k.bytes_read + k.bytes_written}{extra}", str(k.flops))
+        second.add_row(
+            k.name,
+            k.family,
+            Text(f"{k.brief} ({k.variant})" if k.variant else k.brief),
+            f"{k.bytes_read + k.bytes_written}{extra}",
+            str(k.flops),
+        )
     third = Table("tier", "needs", "here", box=None, pad_edge=False)
     for t in tiers.values():
         third.add_row(t.name, t.level, "best" if t.name == best.name else "yes" if t.usable else "this CPU lacks it")

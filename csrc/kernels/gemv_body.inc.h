@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* C = alpha A B' + beta C for one set of types: gemv.inc.h sets GEMV_* and says what this is. */
+#define GEMV_NAME(name) NMB_CAT(nmb_gemv_##name##_, GEMV_TAG)
+#ifndef GEMV_TARGET
+#define GEMV_TARGET
+#endif
+#ifndef GEMV_OFFSET
+#define GEMV_OFFSET 0 /* what GEMV_LOAD_B adds to each weight */
+#endif
+
+enum {
+    GEMV_NAME(lanes) = sizeof(GEMV_V) / sizeof(GEMV_C),
+    GEMV_NAME(line) = NMB_LINE / sizeof(GEMV_B) /* weights of one line: A and B are handled so many at a time */
+};
+
+/* Packs m <= nv * mb rows of A, k deep, padded with zeros: for each group of as many weights as are repeated in a
+ * vector, PARTS times nv vectors whose lanes are the rows and, within a row, the units of the group. */
+static __attribute__((noinline)) void GEMV_NAME(pack)(size_t mb, size_t nv, GEMV_X *to, const GEMV_A *a, size_t lda,
+                                                      size_t m, size_t k)
+{
+    const size_t group = GEMV_NAME(lanes) / mb * GEMV_UNIT, per_lane = GEMV_UNIT / GEMV_PARTS;
+    for (size_t p = 0; p < k || p % GEMV_NAME(line); p += group)
+        for (size_t part = 0; part < GEMV_PARTS; part++)
+            for (size_t row = 0; row < nv * mb; row++)
+                for (size_t unit = p; unit < p + group; unit += GEMV_UNIT)
+                    for (size_t e = unit + part; e < unit + part + per_lane; e++)
+                        *to++ = row < m && e < k ? a[row * lda + e] : 0;
+}
+
+/* A line of each row of B; the line at `ahead` elements is asked for. Returns where packed A goes on. */
+static NMB_INLINE GEMV_TARGET const GEMV_X *GEMV_NAME(step)(const size_t mb, const size_t nv, const size_t columns,
+                                                            GEMV_V acc[GEMV_COLUMNS][2], const GEMV_X *x,
+                                                            const GEMV_B *b, size_t ldb, const GEMV_B *ahead)
+{
+    const size_t count = GEMV_NAME(lanes) / mb, group = count * GEMV_UNIT;
+    NMB_EACH(j, columns)
+    __builtin_prefetch(ahead + j * ldb);
+#pragma GCC unroll 4
+    for (size_t p = 0; p < GEMV_NAME(line); p += group, x += GEMV_PARTS * nv * (sizeof(GEMV_V) / sizeof(GEMV_X)))
+        NMB_EACH(j, columns)
+        {
+            const __typeof__(GEMV_LOAD_B(count, b)) w = GEMV_LOAD_B(count, b + j * ldb + p);
+            NMB_EACH(part, GEMV_PARTS)
+            NMB_EACH(v, nv)
+            acc[j][v] =
+                GEMV_MAC(part, w, GEMV_LOAD_X(x + (part * nv + v) * (sizeof(GEMV_V) / sizeof(GEMV_X))), acc[j][v]);
+        }
+    return x;
+}
+
+/* m rows and `columns` columns of C from the lanes of a tile's accumulators, columns one after another. */
+static __attribute__((noinline)) void GEMV_NAME(finish)(const GEMV_S *sums, size_t mb, size_t nv, const nmb_args *args,
+                                                        size_t m, size_t columns, GEMV_C *c, GEMV_S beta,
+                                                        const GEMV_S *offset)
+{
+    const size_t units = GEMV_NAME(lanes) / mb;
+    const GEMV_S alpha = (GEMV_S)(GEMV_C)args->alpha;
+    for (size_t j = 0; j < columns; j++, sums += nv * GEMV_NAME(lanes))
+        for (size_t i = 0; i < m; i++) {
+            GEMV_S sum = 0, *out = (GEMV_S *)(c + i * args->ldc + j);
+            for (size_t unit = 0; unit < units; unit++)
+                sum += sums[i * units + unit];
+            sum = alpha * (sum - offset[i]);
+            *out = beta == 0 ? sum : sum + beta * *out;
+        }
+}
+
+/* The sums of a tile: mb * nv rows, packed in x, by GEMV_COLUMNS rows of B that are ldb apart (0: the same one over and
+ * over, at the end of a narrow B), k deep; the tile that is next lies `next` elements behind. */
+static NMB_INLINE GEMV_TARGET void GEMV_NAME(tile)(const size_t mb, const size_t nv, GEMV_S *sums, const GEMV_X *x,
+                                                   const GEMV_B *b, size_t ldb, size_t k, size_t next)
+{
+    const size_t line = GEMV_NAME(line);
+    const size_t whole = k - k % line, far = GEMV_AHEAD / sizeof(GEMV_B);
+    const size_t turn = whole < far ? 0 : whole - far; /* from here on the next tile is asked for */
+    GEMV_V acc[GEMV_COLUMNS][2];
+    NMB_EACH(j, GEMV_COLUMNS)
+    NMB_EACH(v, nv)
+    acc[j][v] = GEMV_ZERO;
+    for (size_t p = 0; p < whole; p += line)
+        x = GEMV_NAME(step)(mb, nv, GEMV_COLUMNS, acc, x, b + p, ldb, p < turn ? b + p + far : b + next + p - turn);
+    if (whole < k) {
+        GEMV_B last[GEMV_COLUMNS][NMB_LINE / sizeof(GEMV_B)];
+        for (size_t j = 0; j < GEMV_COLUMNS; j++)
+            for (size_t p = 0; p < line; p++)
+                last[j][p] = whole + p < k ? b[j * ldb + whole + p] : 0;
+        GEMV_NAME(step)(mb, nv, GEMV_COLUMNS, acc, x, last[0], line, last[0]);
+    }
+    NMB_EACH(j, GEMV_COLUMNS)
+    NMB_EACH(v, nv)
+    GEMV_STORE(sums + (j * nv + v) * GEMV_NAME(lanes), acc[j][v]);
+}
+
+/* One depth of m <= GEMV_ROWS rows of A by all rows of B; 0 when asked to stop. */
+static NMB_INLINE GEMV_TARGET int GEMV_NAME(sweep)(const size_t mb, const size_t nv, const nmb_args *args, size_t m,
+                                                   size_t k, const GEMV_A *a, const GEMV_B *b, GEMV_C *c, GEMV_S beta)
+{
+    const size_t line = GEMV_NAME(line), deep = (k + line - 1) / line * line;
+    GEMV_S offset[GEMV_ROWS] = {0};
+    GEMV_X *x = args->scratch;
+    for (size_t i = 0; i < m; i += nv * mb)
+        GEMV_NAME(pack)(mb, nv, x + i * deep, a + i * args->lda, args->lda, m - i < nv * mb ? m - i : nv * mb, k);
+    for (size_t i = 0; GEMV_OFFSET && i < m; i++)
+        for (size_t p = 0; p < k; p++)
+            offset[i] += (GEMV_S)(GEMV_OFFSET * a[i * args->lda + p]);
+    GEMV_S sums[GEMV_COLUMNS * 2 * sizeof(GEMV_V) / sizeof(GEMV_C)];
+    for (size_t j = 0, columns; j < args->n; j += columns) {
+        if (args->stop && __atomic_load_n(args->stop, __ATOMIC_RELAXED))
+            return 0;
+        /* The rest of the columns one by one, each by a tile of its own. */
+        columns = args->n - j >= GEMV_COLUMNS ? GEMV_COLUMNS : 1;
+        for (size_t i = 0; i < m; i += nv * mb) {
+            GEMV_NAME(tile)(mb, nv, sums, x + i * deep, b + j * args->ldb, columns == 1 ? 0 : args->ldb, k,
+                            columns * args->ldb);
+            GEMV_NAME(finish)(sums, mb, nv, args, m - i < nv * mb ? m - i : nv * mb, columns, c + i * args->ldc + j,
+                              beta, offset + i);
+        }
+    }
+    return 1;
+}
+
+static GEMV_TARGET int GEMV_NAME(once)(const nmb_args *args)
+{
+    const size_t lanes = GEMV_NAME(lanes);
+    for (size_t i = 0; i < args->m; i += GEMV_ROWS) {
+        const size_t m = args->m - i < GEMV_ROWS ? args->m - i : GEMV_ROWS;
+        const size_t padded = m > lanes ? (m + 2 * lanes - 1) / (2 * lanes) * 2 * lanes : m + m / 2; /* at most */
+        const size_t deep = nmb_gemm_block(args->k, GEMV_CACHED / sizeof(GEMV_X) / padded, GEMV_NAME(line));
+        size_t from = 0;
+        do {
+            const size_t k = args->k - from < deep ? args->k - from : deep;
+            const GEMV_A *a = (const GEMV_A *)args->a + i * args->lda + from;
+            const GEMV_B *b = (const GEMV_B *)args->b + from;
+            GEMV_C *c = (GEMV_C *)args->c + i * args->ldc;
+            const GEMV_S beta = from ? 1 : (GEMV_S)(GEMV_C)args->beta;
+            int on;
+            if (m > lanes)
+                on = GEMV_NAME(sweep)(lanes, 2, args, m, k, a, b, c, beta);
+            else if (lanes >= 16 && m > 8)
+                on = GEMV_NAME(sweep)(16, 1, args, m, k, a, b, c, beta);
+            else if (lanes >= 8 && m > 4)
+                on = GEMV_NAME(sweep)(8, 1, args, m, k, a, b, c, beta);
+            else if (lanes >= 4 && m > 2)
+                on = GEMV_NAME(sweep)(4, 1, args, m, k, a, b, c, beta);
+            else if (lanes >= 2 && m > 1)
+                on = GEMV_NAME(sweep)(2, 1, args, m, k, a, b, c, beta);
+            else
+                on = GEMV_NAME(sweep)(1, 1, args, m, k, a, b, c, beta);
+            if (!on)
+                return 0;
+            from += k;
+        } while (from < args->k);
+    }
+    return 1;
+}
+
+static GEMV_TARGET uint64_t NMB_CAT(nmb_gemv_, GEMV_TAG)(nmb_args *args, uint64_t loops)
+{
+    if (!args->m || !args->n)
+        return 0;
+    while (loops-- && GEMV_NAME(once)(args)) {
+    }
+    union {
+        GEMV_C value;
+        uint64_t bits;
+    } sink = {.bits = 0};
+    sink.value = ((const GEMV_C *)args->c)[(args->m - 1) * args->ldc + args->n - 1];
+    return sink.bits;
+}
+
+#undef GEMV_TAG
+#undef GEMV_TARGET
+#undef GEMV_A
+#undef GEMV_B
+#undef GEMV_C
+#undef GEMV_S
+#undef GEMV_X
+#undef GEMV_V
+#undef GEMV_UNIT
+#undef GEMV_PARTS
+#undef GEMV_ZERO
+#undef GEMV_LOAD_X
+#undef GEMV_LOAD_B
+#undef GEMV_MAC
+#undef GEMV_STORE
+#undef GEMV_OFFSET
+#undef GEMV_NAME
