@@ -22,8 +22,11 @@ static unsigned await_generation(nmb_team *team, unsigned seen)
         nmb_pause();
     }
     unsigned now;
-    while ((now = atomic_load_explicit(&team->generation, memory_order_acquire)) == seen)
+    /* Sequentially consistent, as in wake: either this thread sees the new generation or the waker sees it asleep. */
+    atomic_fetch_add(&team->asleep, 1);
+    while ((now = atomic_load(&team->generation)) == seen)
         (void)nmb_futex_wait((const unsigned *)&team->generation, seen, NULL);
+    atomic_fetch_sub(&team->asleep, 1);
     return now;
 }
 
@@ -46,7 +49,7 @@ static int settle(const nmb_worker *worker)
 
 static void finish(nmb_team *team)
 {
-    if (atomic_fetch_sub_explicit(&team->pending, 1, memory_order_acq_rel) == 1)
+    if (atomic_fetch_sub(&team->pending, 1) == 1 && atomic_load(&team->awaited))
         nmb_futex_wake_all((const unsigned *)&team->pending);
 }
 
@@ -69,8 +72,9 @@ static void *worker_main(void *arg)
 
 static void wake(nmb_team *team)
 {
-    atomic_fetch_add_explicit(&team->generation, 1, memory_order_acq_rel);
-    nmb_futex_wake_all((const unsigned *)&team->generation);
+    atomic_fetch_add(&team->generation, 1);
+    if (atomic_load(&team->asleep))
+        nmb_futex_wake_all((const unsigned *)&team->generation);
 }
 
 int nmb_team_create(const nmb_clock *clock, const int *cpus, size_t count, nmb_team **out)
@@ -148,16 +152,31 @@ int nmb_team_start(nmb_team *team, nmb_work *works, uint64_t window_ticks, unsig
     return 0;
 }
 
+/* Whether the caller would spin on a CPU that a thread of the team needs. */
+static int in_the_way(const nmb_team *team)
+{
+    int cpu, node;
+    if (nmb_affinity_where(&cpu, &node))
+        return 1;
+    for (size_t i = 0; i < team->count; i++)
+        if (team->workers[i].cpu == cpu)
+            return 1;
+    return 0;
+}
+
 int nmb_team_wait(nmb_team *team, unsigned timeout_ms)
 {
     struct timespec now, end;
     clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += timeout_ms / 1000;
     end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    for (;;) {
-        unsigned pending = atomic_load_explicit(&team->pending, memory_order_acquire);
-        if (pending == 0)
-            break;
+    unsigned pending;
+    /* A short run ends sooner than a wake-up takes. */
+    int spins = in_the_way(team) ? 0 : SPINS_BEFORE_SLEEP;
+    while (atomic_load_explicit(&team->pending, memory_order_acquire) && spins--)
+        nmb_pause();
+    atomic_store(&team->awaited, 1);
+    while ((pending = atomic_load(&team->pending)) != 0) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         long long left = (end.tv_sec - now.tv_sec) * 1000000000ll + end.tv_nsec - now.tv_nsec;
         if (left <= 0)
@@ -165,6 +184,7 @@ int nmb_team_wait(nmb_team *team, unsigned timeout_ms)
         struct timespec rest = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
         (void)nmb_futex_wait((const unsigned *)&team->pending, pending, &rest);
     }
+    atomic_store(&team->awaited, 0);
     for (size_t i = 0; i < team->count; i++)
         team->stamps[i] = team->workers[i].stamp;
     return 0;

@@ -18,7 +18,9 @@ typedef struct nmb_worker {
 
 struct nmb_team {
     _Alignas(NMB_PAD) atomic_uint generation;
+    atomic_uint asleep; /* workers that need a wake-up */
     _Alignas(NMB_PAD) atomic_uint pending;
+    atomic_uint awaited; /* somebody sleeps until nothing is pending */
     _Alignas(NMB_PAD) atomic_int stop;
     atomic_int quit;
     nmb_barrier barrier;

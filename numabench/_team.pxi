@@ -274,6 +274,33 @@ cdef class Team:
             raise interrupt
         return self.stamps(given)
 
+    def fork_join(self, unsigned runs):
+        """Times of so many runs of nothing, ns: all threads are told, and the caller waits until all have answered."""
+        cdef nmb_team *team = self.c
+        cdef nmb_work *nothing
+        cdef uint64_t begin, end
+        cdef unsigned run
+        cdef int rc = 0
+        cdef list took = []
+        if team == NULL or self.running:
+            raise ValueError("team is closed" if team == NULL else "the team is running")
+        nothing = <nmb_work *>calloc(len(self.cpus), sizeof(nmb_work))
+        if nothing == NULL:
+            raise MemoryError
+        for run in range(runs):
+            with nogil:
+                begin = nmb_clock_now(&self.clock.c)
+                rc = nmb_team_start(team, nothing, 0, 0)
+                while rc == 0 and nmb_team_wait(team, POLL_MS) != 0:
+                    pass
+                end = nmb_clock_now(&self.clock.c)
+            if rc:
+                break
+            took.append((end - begin) * 1e9 / self.clock.c.hz)
+        free(nothing)
+        check(rc, "start of a run")
+        return took
+
     cdef list stamps(self, list given):
         cdef const nmb_stamp *found = nmb_team_stamps(self.c)
         cdef double scale = 1e9 / self.clock.c.hz

@@ -1,61 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other programs and numabench in turn on this machine: ratios with their intervals, never absolute claims.
 
-Example: python -m benchmarks.peers --multichase ./multichase --only chase
+Every run is kept in a folder; a later one names the comparisons that have become worse since the last one there, beyond
+both intervals, and ends with 1 if there are any.
+
+Example: python -m benchmarks.peers --program multichase=./multichase --only chase
 """
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import chase, gemm, stream
+from benchmarks.peers import chase, gemm, stream, team
 from benchmarks.peers.duels import Duel, Family, Missing, Ring
+from benchmarks.peers.history import Report, last, worse
 from numabench.backend import Hardware
 from numabench.machine import Machine
 from numabench.series import Options
 from numabench.units import format_value
 
 LEAST, DEFAULT = 6, 7
-FAMILIES: dict[str, Family] = {"chase": chase, "stream": stream, "gemm": gemm}
+FAMILIES: dict[str, Family] = {"chase": chase, "stream": stream, "team": team, "gemm": gemm}
+
+
+def _programs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    if wrong := [one for one in given if "=" not in one]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=PATH")
+    return dict(one.split("=", 1) for one in given)
+
+
+def _pattern(ctx: click.Context, param: click.Parameter, given: str) -> re.Pattern[str]:
+    try:
+        return re.compile(given)
+    except re.error as error:
+        raise click.BadParameter(f"{given!r}: {error}") from error
 
 
 @click.command(help=__doc__)
 @click.option("--only", type=click.Choice(list(FAMILIES)), multiple=True, help="These families only.")
-@click.option("--multichase", default="multichase", show_default=True, help="The program, by name or path.")
+@click.option("--match", default="", callback=_pattern, help="Comparisons whose name has this regular expression.")
+@click.option(
+    "--program", "programs", multiple=True, callback=_programs, metavar="NAME=PATH", help="Where a rival's program is."
+)
 @click.option("--rounds", type=click.IntRange(LEAST, 100), default=DEFAULT, show_default=True, help="Alternations.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True), help="Write the figures as JSON.")
-def main(only: tuple[str, ...], multichase: str, rounds: int, output: str | None) -> None:
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".peers"),
+    show_default=True,
+    help="Folder of all runs on this machine.",
+)
+def main(only: tuple[str, ...], match: re.Pattern[str], programs: dict[str, str], rounds: int, keep: Path) -> None:
     machine = Machine.load()
-    console = Console()
+    console, progress = Console(), Console(stderr=True)
     found: list[Duel] = []
-    missing: list[Missing] = []
+    missing: dict[str, Missing] = {}
     with Hardware(machine, Options(profile="standard")) as hardware:
-        ring = Ring(hardware, machine, rounds, {"multichase": multichase})
+        ring = Ring(hardware, machine, rounds, programs, match)
         for name, family in FAMILIES.items():
             if only and name not in only:
                 continue
             for one in family.duels(ring):
                 if isinstance(one, Missing):
-                    missing.append(one)
+                    missing[one.rival] = one
                     continue
                 found.append(one)
-                console.print(f"{one.name:34} {one.share:.3f} of {one.rival}", highlight=False, style="dim")
-    table = Table("ours", "rival", "unit", "ours", "theirs", "better by a factor of", box=None, pad_edge=False)
+                progress.print(f"{one.name:34} {one.share:.3f} of {one.rival}", highlight=False, style="dim")
+    report = Report(
+        taken=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=f"{machine.cpu_model}, {len(machine.cpus)} CPUs",
+        duels=tuple(found),
+        missing=tuple(missing),
+    )
+    before = last(keep, report.machine)
+    regressions = worse(before, report) if before else []
+    table = Table(
+        "what", "ours", "rival", "unit", "ours", "theirs", "better by a factor of", "spread, %", "before",
+        box=None, pad_edge=False,
+    )  # fmt: skip
+    then = {(one.name, one.rival): one for one in before.duels} if before else {}
     for one in found:
         span = f" [{one.ci[0]:.3f}, {one.ci[1]:.3f}]" if one.ci else ""
+        old = then.get((one.name, one.rival))
         table.add_row(
-            one.name, one.rival, one.unit, format_value(one.ours), format_value(one.theirs), f"{one.share:.3f}x{span}"
+            one.name,
+            one.who,
+            one.rival,
+            one.unit,
+            format_value(one.ours),
+            format_value(one.theirs),
+            f"{one.share:.3f}x{span}",
+            f"{100 * one.spread[0]:.1f} {100 * one.spread[1]:.1f}",
+            f"{old.share:.3f}x" if old else "",
         )
     console.print(machine.describe(), highlight=False)
     console.print(table)
-    for rival, remedy in missing:
+    for rival, remedy in missing.values():
         console.print(f"{rival} is not here: {remedy}", highlight=False)
-    if output:
-        with open(output, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    console.print(f"Saved {report.save(keep)}", highlight=False)
+    for name in regressions:
+        console.print(f"worse than on {before.taken if before else ''}: {name}", highlight=False)
+    raise SystemExit(1 if regressions else 0)
 
 
 if __name__ == "__main__":

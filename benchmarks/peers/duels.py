@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -24,12 +26,16 @@ class Duel(msgspec.Struct, frozen=True, kw_only=True):
     """One comparison: ``share`` is ours over the rival's so that above 1 is better for us."""
 
     name: str
+    who: str
+    """Which of ours was best."""
     rival: str
     unit: str
     ours: float
     theirs: float
     share: float
     ci: tuple[float, float] | None
+    spread: tuple[float, float]
+    """Coefficients of variation over the rounds: ours, theirs."""
     n: int
 
 
@@ -47,6 +53,15 @@ class Ring(NamedTuple):
     machine: Machine
     rounds: int
     programs: dict[str, str]  # rival: name or path
+    wanted: re.Pattern[str] = re.compile("")
+
+    def program(self, rival: str, remedy: str) -> str | Missing:
+        """Where the rival is, or how to get it."""
+        return shutil.which(self.programs.get(rival, rival)) or Missing(rival, remedy)
+
+    def wants(self, name: str) -> bool:
+        """Whether the user asked for the comparison of that name."""
+        return self.wanted.search(name) is not None
 
     def ours(self, case: Case) -> Figure:
         """Our figure for a case, taken anew at each call."""
@@ -86,13 +101,15 @@ class Ring(NamedTuple):
         we, they = (best(side, key=lambda who: median(taken[who])) for side in (ours, theirs))
         share = stats.ratio(taken[they], taken[we]) if lower else stats.ratio(taken[we], taken[they])
         return Duel(
-            name=f"{name} ({we})",
+            name=name,
+            who=we,
             rival=they,
             unit=unit,
             ours=median(taken[we]),
             theirs=median(taken[they]),
             share=share.value,
             ci=share.ci,
+            spread=(stats.variation(taken[we]), stats.variation(taken[they])),
             n=self.rounds,
         )
 
@@ -104,10 +121,10 @@ class Family(Protocol):
         """Its comparisons one after another, and the rivals that are not here."""
 
 
-def command(words: list[str], pattern: str) -> float:
+def command(words: list[str], pattern: str, env: dict[str, str] | None = None) -> float:
     """The last figure that a program prints in a pattern. Raises ClickException when there is none."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    found = re.findall(pattern, done.stdout)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+    found = re.findall(pattern, done.stdout + done.stderr)
     if done.returncode or not found:
         said = (done.stderr or done.stdout).strip()[-200:]
         raise click.ClickException(f"{' '.join(words)} gave no figure (exit {done.returncode}): {said}")
