@@ -14,8 +14,26 @@ from numabench.errors import NumabenchError
 from numabench.series import FATAL, Case, Options, Progress, Sample, Series, Trust
 
 PASSES = {"quick": 6, "standard": 10, "full": 20}
-TIGHT = {"quick": 0.05, "standard": 0.02, "full": 0.01}
+CAP = stats.CHECKPOINTS[-1]  # passes, when a precision or a budget is asked for
+# Half-width of the interval, as a share, at which a case is done: of times, and of rates.
+TIGHT = {"quick": (0.05, 0.05), "standard": (0.01, 0.02), "full": (0.01, 0.01)}
+AGAIN = 3  # further passes over a case that stands out of its class
+CONTROLS = 2  # cases of the class that are as they should be, measured along with it
+LEAST_CLASS = 4
+Key = tuple[str, str]
 OnSample = Callable[[Case, Sample], None]
+
+
+def most_passes(options: Options) -> int:
+    """So many passes over a case at most, those to replace unsound ones aside."""
+    if options.passes:
+        return options.passes
+    return CAP if options.precision or options.budget_s else PASSES[options.profile]
+
+
+def tight(case: Case, options: Options) -> float:
+    """Half-width of the interval, as a share of the estimate, at which the case needs no more passes."""
+    return options.precision or TIGHT[options.profile][case.better == "high"]
 
 
 def groups(cases: Sequence[Case]) -> list[list[Case]]:
@@ -33,55 +51,184 @@ def measure(
     options: Options,
     progress: Callable[[Progress], None] | None = None,
     on_sample: OnSample | None = None,
-    earlier: dict[tuple[str, str], tuple[Sample, ...]] | None = None,
+    earlier: dict[Key, tuple[Sample, ...]] | None = None,
 ) -> list[Series]:
     """Measure the cases that are available; series come back in the order of ``cases``.
 
-    ``earlier`` holds samples of an interrupted run by (experiment, label), not repeated here. Ends early at a
-    checkpoint when every interval is tight enough, or when ``options.budget_s`` is spent (never within a pass).
-    KeyboardInterrupt passes through; samples told to ``on_sample`` are kept by the caller.
+    ``earlier`` holds samples of an interrupted run by (experiment, label), not repeated here. A case is visited until
+    its interval is tight enough at a checkpoint, so that time goes to those that are not; ``options.budget_s`` ends
+    it sooner. KeyboardInterrupt passes through; samples told to ``on_sample`` are kept by the caller.
     """
-    samples: dict[tuple[str, str], list[Sample]] = {(c.experiment, c.label): [] for c in cases}
-    failed: dict[tuple[str, str], str] = {}
-    for key, kept in (earlier or {}).items():
-        if key in samples:
-            samples[key].extend(kept)
-    todo = groups([case for case in cases if not case.unavailable])
-    most = options.passes or PASSES[options.profile]
-    started, visited, position = time.monotonic(), 0, sum(len(found) for found in samples.values())
-    for number in range(most):
-        if _enough(number, cases, samples, failed, options, time.monotonic() - started):
+    run = _Run(cases, backend, options, progress, on_sample, earlier or {})
+    most = most_passes(options)
+    for number in range(2 * most):
+        if not run.round(number, run.wanted(most)):
             break
-        order = random.Random(options.seed * 1000003 + number)  # noqa: S311 - an order, no secret
-        for group in order.sample(todo, len(todo)):
-            left = [c for c in group if not any(s.number == number for s in samples[c.experiment, c.label])]
-            left = [c for c in left if (c.experiment, c.label) not in failed]
-            visited += 1
-            if not left:
+    suspects = [] if options.passes or run.over() else run.odd()
+    for _ in range(AGAIN if suspects else 0):
+        run.round(1 + max(number for seen in run.numbers.values() for number in seen), suspects)
+    return [summary(case, run.samples[key(case)], run.failed.get(key(case), ""), options) for case in cases]
+
+
+def key(case: Case) -> Key:
+    """What samples are kept by."""
+    return case.experiment, case.label
+
+
+class _Run:
+    """The samples so far, what they cost, and whom to visit next."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        backend: Backend,
+        options: Options,
+        progress: Callable[[Progress], None] | None,
+        on_sample: OnSample | None,
+        earlier: dict[Key, tuple[Sample, ...]],
+    ) -> None:
+        self.backend, self.options, self.progress, self.on_sample = backend, options, progress, on_sample
+        self.samples: dict[Key, list[Sample]] = {key(c): list(earlier.get(key(c), ())) for c in cases}
+        self.numbers: dict[Key, set[int]] = {k: {s.number for s in found} for k, found in self.samples.items()}
+        self.failed: dict[Key, str] = {}
+        self.groups = groups([case for case in cases if not case.unavailable])
+        self.cost = [0.0] * len(self.groups)  # seconds of the last visit
+        self.started, self.visited = time.monotonic(), 0
+        self.position = sum(map(len, self.samples.values()))
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started
+
+    def over(self) -> bool:
+        """Whether the budget is spent."""
+        return bool(self.options.budget_s) and self.elapsed() >= (self.options.budget_s or 0)
+
+    def wanted(self, most: int) -> list[Case]:
+        """Cases that need another pass."""
+        return [c for group in self.groups for c in group if key(c) not in self.failed and not self.done(c, most)]
+
+    def done(self, case: Case, most: int) -> bool:
+        """Whether a case is tight enough at a checkpoint, or has had its passes.
+
+        Only sound passes count towards them, so that others are repeated, up to half as many again. A case with a
+        pass that stands far out goes on to the next checkpoint.
+        """
+        found = self.samples[key(case)]
+        values = [s.value for s in found if not FATAL.keys() & set(s.flags)]
+        if self.options.passes:
+            return len(found) >= self.options.passes
+        if len(values) >= most or len(found) >= most + (most + 1) // 2:
+            return True
+        if len(values) not in stats.CHECKPOINTS or stands_out(values):
+            return False
+        return stats.half_width(stats.median_interval(values), median(values)) <= tight(case, self.options)
+
+    def round(self, number: int, wanted: Sequence[Case]) -> bool:
+        """Visit each of the cases once, in an order of this pass; False when there was none to visit or no time."""
+        keys = {key(c) for c in wanted if number not in self.numbers[key(c)]}
+        chosen = [i for i, group in enumerate(self.groups) if any(key(c) in keys for c in group)]
+        chosen = self.afford(chosen, number)
+        order = random.Random(self.options.seed * 1000003 + number)  # noqa: S311 - an order, no secret
+        visits = order.sample(range(len(self.groups)), len(self.groups))
+        for place in [i for i in visits if i in chosen]:
+            left = [c for c in self.groups[place] if key(c) in keys and key(c) not in self.failed]
+            if left:
+                self.visit(place, order.sample(left, len(left)), number, order.getrandbits(32), chosen)
+        return bool(chosen) or bool(wanted and not keys)
+
+    def afford(self, chosen: list[int], number: int) -> list[int]:
+        """Those of the groups that the budget still allows: all or none while intervals cannot be had without all.
+
+        After that, those whose cases are farthest from tight for the time they take.
+        """
+        if not self.options.budget_s or not number:
+            return chosen
+        left = self.options.budget_s - self.elapsed()
+        if sum(self.cost[i] for i in chosen) <= left:
+            return chosen
+        if number < stats.LEAST_PASSES:
+            return []
+        kept = []
+        for i in sorted(chosen, key=lambda i: max(map(self.excess, self.groups[i])) / max(self.cost[i], 1e-9))[::-1]:
+            if self.cost[i] <= left:
+                kept.append(i)
+                left -= self.cost[i]
+        return kept
+
+    def excess(self, case: Case) -> float:
+        """How many times wider than asked for the interval is."""
+        values = [s.value for s in self.samples[key(case)]]
+        if not values or key(case) in self.failed:
+            return 0.0
+        return min(stats.half_width(stats.median_interval(values), median(values)) / tight(case, self.options), 100.0)
+
+    def visit(self, place: int, left: Sequence[Case], number: int, seed: int, chosen: Sequence[int]) -> None:
+        """One pass over cases of a group."""
+        began = time.monotonic()
+        taken = _take(left, self.backend, number, self.position, seed, self.failed)
+        self.position += len(left)
+        for case, sample in taken:
+            self.samples[key(case)].append(sample)
+            self.numbers[key(case)].add(sample.number)
+            if self.on_sample:
+                self.on_sample(case, sample)
+        self.cost[place] = time.monotonic() - began
+        self.visited += 1
+        if self.progress:
+            self.progress(self.told(left[-1], taken))
+
+    def told(self, last: Case, taken: Sequence[tuple[Case, Sample]]) -> Progress:
+        """How far it is: a case that is not done is taken to need all of its passes."""
+        most = most_passes(self.options)
+        due = [
+            max([most - len(self.samples[key(c)]) for c in group if not self.done(c, most)], default=0)
+            for group in self.groups
+        ]
+        known = [cost for cost in self.cost if cost]
+        mean = sum(known) / max(len(known), 1)
+        left = sum(n * (cost or mean) for n, cost in zip(due, self.cost, strict=True))
+        if self.options.budget_s:
+            left = min(left, max(self.options.budget_s - self.elapsed(), 0.0))
+        return Progress(
+            done=self.visited,
+            total=self.visited + sum(due),
+            label=f"{last.experiment} {last.label}",
+            elapsed_s=self.elapsed(),
+            left_s=left,
+            taken=tuple((case, sample.value) for case, sample in taken),
+        )
+
+    def odd(self) -> list[Case]:
+        """Cases far off the median of their class (more than 5 % and 4 robust standard deviations), with controls.
+
+        A class is the local or the remote pairs of one kernel; too few of them allow no such test.
+        """
+        classes: dict[tuple[object, ...], list[Case]] = {}
+        for case in (c for group in self.groups for c in group if key(c) not in self.failed):
+            what = (case.experiment, case.kernel, case.pages, len(case.cpus), str(case.params))
+            if case.initiator is not None and case.target is not None:
+                classes.setdefault((*what, case.initiator == case.target), []).append(case)
+        found: list[Case] = []
+        for members in classes.values():
+            values = [median([s.value for s in self.samples[key(c)]] or [0.0]) for c in members]
+            if len(members) < LEAST_CLASS or min(values) <= 0:
                 continue
-            left = order.sample(left, len(left))
-            taken = _take(left, backend, number, position, order.getrandbits(32), failed)
-            position += len(left)
-            for case, sample in taken:
-                samples[case.experiment, case.label].append(sample)
-                if on_sample:
-                    on_sample(case, sample)
-            if progress:
-                elapsed, total = time.monotonic() - started, len(todo) * most
-                progress(
-                    Progress(
-                        done=visited,
-                        total=total,
-                        label=f"{left[-1].experiment} {left[-1].label}",
-                        elapsed_s=elapsed,
-                        left_s=elapsed / visited * (total - visited),
-                        taken=tuple((case, sample.value) for case, sample in taken),
-                    )
-                )
-    return [
-        summary(case, samples[case.experiment, case.label], failed.get((case.experiment, case.label), ""), options)
-        for case in cases
-    ]
+            middle, far = median(values), stats.modified_z(values)
+            bad = [abs(z) > 4 and abs(v / middle - 1) > 0.05 for v, z in zip(values, far, strict=True)]
+            if any(bad):
+                found += [c for c, off in zip(members, bad, strict=True) if off]
+                found += [c for c, off in zip(members, bad, strict=True) if not off][:CONTROLS]
+        return found
+
+
+def stands_out(values: Sequence[float]) -> bool:
+    """Whether a pass is more than 5 % and 4 robust standard deviations from the median of its case."""
+    middle = median(values)
+    return any(
+        abs(z) > 4 and abs(v - middle) > 0.05 * abs(middle)
+        for v, z in zip(values, stats.modified_z(values), strict=True)
+    )
 
 
 def _take(
@@ -90,35 +237,16 @@ def _take(
     number: int,
     position: int,
     seed: int,
-    failed: dict[tuple[str, str], str],
+    failed: dict[Key, str],
 ) -> list[tuple[Case, Sample]]:
     """One pass over a group; when it fails, over each of its cases alone, so that one bad case costs only itself."""
     try:
         return list(zip(group, backend.measure(group, number, position, seed), strict=True))
     except NumabenchError as error:
         if len(group) == 1:
-            failed[group[0].experiment, group[0].label] = str(error)
+            failed[key(group[0])] = str(error)
             return []
     return [pair for case in group for pair in _take([case], backend, number, position, seed, failed)]
-
-
-def _enough(
-    number: int,
-    cases: Sequence[Case],
-    samples: dict[tuple[str, str], list[Sample]],
-    failed: dict[tuple[str, str], str],
-    options: Options,
-    spent: float,
-) -> bool:
-    """Whether to stop before pass ``number``: budget spent, or all intervals tight at a checkpoint."""
-    if options.budget_s and number and spent * (number + 1) / number > options.budget_s:
-        return True
-    if options.passes or not number:
-        return False
-    keys = [(c.experiment, c.label) for c in cases if not c.unavailable]
-    found = [[s.value for s in samples[key]] for key in keys if key not in failed]
-    widths = [stats.half_width(stats.median_interval(values), median(values)) for values in found]
-    return stats.may_stop(number, widths, TIGHT[options.profile])
 
 
 def summary(case: Case, samples: Sequence[Sample], failure: str, options: Options) -> Series:
@@ -135,7 +263,7 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     between, within = stats.between_within([sample.windows for sample in counted])
     # A warning of a single pass is noise of that pass; one that keeps coming describes the case.
     flags = [name for name in _names(counted) if 2 * sum(name in s.flags for s in counted) > len(counted)]
-    if stats.half_width(ci, estimate) > TIGHT[options.profile]:
+    if stats.half_width(ci, estimate) > tight(case, options):
         flags.append("ci_wide")
     if stats.allocation_dependent(between, within):
         flags.append("allocation_dependent")
@@ -150,6 +278,7 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
         ci=ci,
         spread_between=between,
         spread_within=within,
+        outliers=sum(abs(z) > 3.5 for z in stats.modified_z(values)),
         flags=tuple(flags),
         trust=trust,
     )

@@ -94,6 +94,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     kernels: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     passes: int | None = None
+    precision: float | None = None  # half-width of the interval at which a case is done, as a share; else the profile's
     seed: int = 0
 
 
@@ -161,6 +162,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     ci: tuple[float, float] | None = None
     spread_between: float = 0.0  # coefficient of variation over passes
     spread_within: float = 0.0  # and of the windows of one pass, median over passes
+    outliers: int = 0  # passes with a modified z beyond 3.5; they count like all others
     flags: tuple[str, ...] = ()
     trust: Trust = "unavailable"
     unavailable: str = ""

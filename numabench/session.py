@@ -18,7 +18,7 @@ from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, snapshot
 from numabench.errors import Unsupported, UsageError
 from numabench.machine import Machine
-from numabench.measure import PASSES, groups, measure
+from numabench.measure import PASSES, TIGHT, groups, measure, most_passes
 from numabench.record import Journal, Record, now
 from numabench.series import Case, Options, Progress, Sample, Series, Table
 
@@ -83,7 +83,8 @@ def run(
         "names": list(names),
         "options": msgspec.json.decode(msgspec.json.encode(options)),
         "cases": len(cases),
-        "passes": options.passes or PASSES[options.profile],
+        "passes": most_passes(options),
+        "precision": [options.precision] * 2 if options.precision else list(TIGHT[options.profile]),
     }
     started, created, environment = time.monotonic(), now(), snapshot(machine)
     environment |= {"host": os.uname().nodename, "firmware": firmware.snapshot(Tree())}

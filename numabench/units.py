@@ -56,6 +56,15 @@ def format_seconds(value: float) -> str:
     return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
 
 
+def parse_share(text: str, what: str) -> float:
+    """Read a share such as ``1%``, ``0.5 %`` or ``0.01``, between 0 and 1. Raises UsageError naming ``what``."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < value < 1:
+        raise UsageError(f"{what} {text!r}: a share between 0 and 1 is allowed, such as 1% or 0.01")
+    return value
+
+
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:
     """Read a list of non-negative numbers and ranges such as ``0-7,16,18``. Raises UsageError naming ``what``."""
     numbers: list[int] = []

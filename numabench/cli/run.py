@@ -10,12 +10,12 @@ import msgspec
 
 from numabench import record as records
 from numabench import session
-from numabench.cli import EXIT_NOTHING
+from numabench.cli import EXIT_FAILED, EXIT_NOTHING
 from numabench.cli.progress import Telling
 from numabench.errors import UsageError
 from numabench.machine import Machine
 from numabench.series import Options, Sample
-from numabench.units import format_bytes, format_seconds, parse_bytes, parse_numbers, parse_seconds
+from numabench.units import format_bytes, format_seconds, parse_bytes, parse_numbers, parse_seconds, parse_share
 
 
 @click.command()
@@ -27,6 +27,8 @@ from numabench.units import format_bytes, format_seconds, parse_bytes, parse_num
     help="How sure: 6, 10 or 20 passes.",
 )
 @click.option("--budget", metavar="TIME", help="Stop after about this long, such as 60s.")
+@click.option("--precision", metavar="SHARE", help="Go on until intervals are this narrow, such as 1% (half-width).")
+@click.option("--strict", is_flag=True, help="Exit 1 unless every case is proven.")
 @click.option("--nodes", metavar="LIST", help="Only these nodes, such as 0,1.")
 @click.option("--cpus", metavar="LIST", help="Only these CPUs, such as 0-7.")
 @click.option("--size", metavar="SIZE", help="Bytes of each working set, such as 1GiB.")
@@ -44,6 +46,8 @@ def run(
     experiment: tuple[str, ...],
     profile: str,
     budget: str | None,
+    precision: str | None,
+    strict: bool,
     nodes: str | None,
     cpus: str | None,
     size: str | None,
@@ -65,6 +69,7 @@ def run(
     options = Options(
         profile=profile,  # type: ignore[arg-type]
         budget_s=parse_seconds(budget) if budget else None,
+        precision=parse_share(precision, "--precision") if precision else None,
         nodes=parse_numbers(nodes, "--nodes") if nodes else (),
         cpus=parse_numbers(cpus, "--cpus") if cpus else (),
         bytes=parse_bytes(size) if size else None,
@@ -121,6 +126,18 @@ def run(
         _show(found, str(target) if keep else "")
     if not any(series.samples for series in found.series):
         raise click.exceptions.Exit(EXIT_NOTHING)
+    if strict:
+        _insist(found)
+
+
+def _insist(found: records.Record) -> None:
+    """--strict: each case that is not proven, with its flags, on stderr, and exit code 1."""
+    doubted = [series for series in found.series if series.samples and series.trust != "proven"]
+    for series in doubted:
+        why = ", ".join(series.flags) or "not verified"
+        click.echo(f"numabench: {series.case.experiment} {series.case.label}: {series.trust}: {why}", err=True)
+    if doubted:
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def _check_size(wanted: int, target: int | None, machine: Machine) -> None:

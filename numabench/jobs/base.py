@@ -15,7 +15,7 @@ from numabench.series import Case, Options
 
 # Windows of one pass (method: a minimum depends on how many values it is taken from, so the count is fixed).
 CHASE_WINDOWS, RATE_WINDOWS = 32, 5
-CHASE_WINDOW_NS = {"quick": 2e6, "standard": 5e6, "full": 10e6}
+CHASE_WINDOW_NS = {"quick": 2e6, "standard": 2e6, "full": 5e6}
 RATE_WINDOW_NS = {"quick": 30e6, "standard": 50e6, "full": 100e6}
 WARM_LIMIT_NS = {"quick": 0.3e9, "standard": 1e9, "full": 3e9}
 # Only for the forecast before anything has been measured: filling, and asking where the pages are before and after.
