@@ -66,6 +66,10 @@ class Hardware:
         """A call that does the same work every time it is made, for timing from outside."""
         with ExitStack() as stack:
             family = jobs.family(case)
+            own = getattr(family, "fixed", None)
+            if own is not None:
+                yield stack.enter_context(own(self, case, seed))
+                return
             job = family.prepare(self, stack, case, family.buffers(self, stack, [case], seed), seed, True)
             yield lambda: self.team(case.cpus).run(job.works)
 

@@ -9,16 +9,20 @@ from numabench.experiments.base import Experiment
 from numabench.experiments.c2c import CoreToCore
 from numabench.experiments.divide import Divide
 from numabench.experiments.fabric import Fabric
+from numabench.experiments.frontend import Frontend
 from numabench.experiments.gemm import Gemm
 from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
+from numabench.experiments.load import Load
 from numabench.experiments.loaded import Loaded
 from numabench.experiments.migration import Migration
 from numabench.experiments.mixes import Mixes
+from numabench.experiments.neighbour import Neighbour
 from numabench.experiments.pages import Pages
 from numabench.experiments.policy import Policy
 from numabench.experiments.scaling import Scaling
 from numabench.experiments.smt import Smt
+from numabench.experiments.story import Story
 from numabench.experiments.stride import Stride
 from numabench.experiments.sync import Sync
 from numabench.kernels import nearest
@@ -35,6 +39,10 @@ ALL: tuple[Experiment, ...] = (
     Smt(),
     Loaded(),
     Divide(),
+    Load(),
+    Neighbour(),
+    Frontend(),
+    Story(),
     Fabric(),
     Policy(),
     CoreToCore(),

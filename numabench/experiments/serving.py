@@ -93,6 +93,11 @@ def with_params(one: Case, **params: int | float | str) -> Case:
     return msgspec.structs.replace(one, params=one.params | params)
 
 
+def grouped(one: Case, word: str) -> Case:
+    """The same case, served by the same processes as all others of that word in a pass."""
+    return msgspec.structs.replace(one, share=word)
+
+
 def everything(machine: Machine) -> tuple[Slot, ...]:
     """One instance over all cores: the usual way to start a model."""
     return layout.whole(machine).slots

@@ -157,7 +157,7 @@ class Built:
 
     def _scratch(self, op: Op) -> int:
         """Bytes that one thread needs beside its weights: packing buffers, scores of a head."""
-        if op.kind == "gemm" and not self.skinny(op):
+        if op.kind == "gemm":
             width = max(last - first for first, last in cuts(op.n, self.threads, UNIT))
             return self._kernel(op).gemm_scratch(op.m, max(width, 1), op.k)
         if op.kind == "heads":
@@ -228,10 +228,7 @@ class Built:
             "b": (self.weights[t], part.offset),
             "c": (self.activations, out),
         }
-        if self.skinny(op):
-            shape: Fields = {"lda": lda, "ldb": op.k, "ldc": op.n}
-            return [_core.Work(self._kernel(op), **fields, m=op.m, n=width, k=op.k, **shape, loops=1)]
-        shape = {"lda": lda, "ldb": width, "ldc": op.n}
+        shape: Fields = {"lda": lda, "ldb": op.k if self.skinny(op) else width, "ldc": op.n}
         scratch = (self.scratch[t], 0)
         return [_core.Work(self._kernel(op), **fields, scratch=scratch, m=op.m, n=width, k=op.k, **shape, loops=1)]
 
@@ -304,7 +301,7 @@ class Built:
 
     def small(self, op: Op, t: int) -> _core.Work | None:
         """A little of an operation, over and over: its rate when nothing comes from memory. None: no part of it."""
-        gemm, here = kernels.kernel("gemm_f32", self.spec.tier), self.activations
+        here = self.activations
         part = next((part for part in self.plan[t] if part.op == op), None)
         shape: Fields
         if op.kind == "heads":
@@ -319,9 +316,8 @@ class Built:
         shape = {"m": op.m, "n": n, "k": op.k, "lda": op.k, "ldc": op.n, "block": 1}
         a, c = (here, self.place[f"{op.name} in"]), (here, self.place[f"{op.name} out"] + part.first * 4)
         b = (self.weights[t], part.offset)
-        if self.skinny(op):
-            return _core.Work(self._kernel(op), a=a, b=b, c=c, ldb=op.k, **shape)
-        return _core.Work(gemm, a=a, b=b, c=c, scratch=(self.scratch[t], 0), ldb=n, **shape)
+        ldb = op.k if self.skinny(op) else n
+        return _core.Work(self._kernel(op), a=a, b=b, c=c, scratch=(self.scratch[t], 0), ldb=ldb, **shape)
 
     # ---- evidence ------------------------------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ class Fleet:
 
     def __init__(self, places: Sequence[Place]) -> None:
         self.children: list[subprocess.Popen[str]] = []
+        self.window_s = 0.0
         size = _core.Board.bytes(CAPACITY)
         self.fd = os.memfd_create("numabench-board")
         os.ftruncate(self.fd, size)
@@ -157,16 +158,25 @@ class Fleet:
 
     # ---- runs ----------------------------------------------------------------------------------------------------
 
-    def closed(self, seconds: float, steps: int = 1, stall: tuple[int, float] | None = None) -> Run:
-        """Every instance does one request after the other for so long; capacity and service time, no latency."""
+    def begin(self, seconds: float, steps: int = 1, stall: tuple[int, float] | None = None, most: int = 0) -> None:
+        """Start a closed loop: every instance does one request after the other for so long, at most ``most``."""
         self.board.close()
         self.board = _core.Board(self.memory, clear=CAPACITY)
+        self.window_s = seconds
         origin = _core.monotonic_ns() + LEAD_NS
-        until = origin + int(seconds * 1e9)
         for i in range(len(self.children)):
-            self._tell(i, self._order(i, origin, until, steps, stall))
-        answers = [self._answer(i, seconds + ANSWER_S) for i in range(len(self.children))]
-        return Run(self.board.requests(), seconds * 1e9, sum(a["steps"] for a in answers), answers, [])
+            order = self._order(i, origin, origin + int(seconds * 1e9), steps, stall)
+            self._tell(i, order | ({"most": most} if most else {}))
+
+    def finish(self) -> Run:
+        """Wait for the end of what was begun."""
+        answers = [self._answer(i, self.window_s + ANSWER_S) for i in range(len(self.children))]
+        return Run(self.board.requests(), self.window_s * 1e9, sum(a["steps"] for a in answers), answers, [])
+
+    def closed(self, seconds: float, steps: int = 1, stall: tuple[int, float] | None = None) -> Run:
+        """A closed loop from begin to end: capacity and service time, no latency."""
+        self.begin(seconds, steps, stall)
+        return self.finish()
 
     def opened(
         self, times: Sequence[int], cpu: int | None, steps: int = 1, stall: tuple[int, float] | None = None

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from numabench import _core, kernels, presets
+from numabench import _core, kernels, layout, presets
 from numabench.analysis import tails
 from numabench.environment import Disturbance, Watch
 from numabench.errors import NumabenchError, UsageError
@@ -24,6 +24,8 @@ WINDOW_S = {"quick": 0.8, "standard": 2.0, "full": 5.0}
 WARM_S = {"quick": 0.5, "standard": 1.0, "full": 3.0}
 WINDOWS = 4
 SHARES = (0.5, 0.95, 0.99)
+PROBES = 5  # halvings of the search for the highest rate
+FAR_S, FIXED_STEPS = 60.0, 5
 
 
 def seconds(group: Sequence[Case], options: Options) -> float:
@@ -98,27 +100,114 @@ def free_cpu(machine: Machine, used: Sequence[int]) -> int | None:
     return left[-1] if left else None
 
 
+class _Taken(NamedTuple):
+    """What one case of a pass ran."""
+
+    closed: Run
+    opened: Run | None
+    more: dict[str, float]
+
+
 def samples(bench: Bench, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
-    """One pass: fresh processes, and every case of the group on them. Raises NumabenchError."""
+    """One pass: fresh processes, and every case of the group on them. Raises NumabenchError.
+
+    Cases with a neighbour (``aggressor``, at work when ``on``) have a closed loop each; all others share one.
+    """
     first, profile = group[0], bench.options.profile
-    fd = 0
     with ExitStack() as stack:
-        if first.params.get("weights") == "shared":
-            fd = os.memfd_create("numabench-weights")
-            stack.callback(os.close, fd)
-            os.ftruncate(fd, model_of(first).weight_bytes + (64 << 20) + len(first.cpus) * (4 << 20))
+        fd = _weights(stack, first)
         fleet = stack.enter_context(Fleet(places(first, bench.machine, fd)))
+        hog = next(
+            (stack.enter_context(Fleet([_hog(c, bench.machine)])) for c in group if c.params.get("aggressor")), None
+        )
         steady = fleet.warm(WARM_S[profile])
         watch = Watch(first.cpus)
         watch.start()
-        closed = fleet.closed(WINDOW_S[profile])
-        runs = [_arrivals(case, fleet, closed, bench.machine, seed) for case in group]
-        extras = _predicted(first, fleet, closed) if first.params.get("predict") else {}
+        shared = fleet.closed(WINDOW_S[profile]) if not hog else None
+        taken = [_take(case, fleet, hog, shared, bench, seed) for case in group]
+        extras = _predicted(first, fleet, taken[0].closed) if first.params.get("predict") else {}
         proofs, changes = fleet.prove(), watch.stop()
         return [
-            _sample(case, fleet, closed, run, proofs, changes, steady, extras, number, position + i)
-            for i, (case, run) in enumerate(zip(group, runs, strict=True))
+            _sample(case, fleet, one, proofs, changes, steady, extras, number, position + i)
+            for i, (case, one) in enumerate(zip(group, taken, strict=True))
         ]
+
+
+@contextmanager
+def fixed(bench: Bench, case: Case, seed: int) -> Iterator[Callable[[], object]]:
+    """A call that serves the same few steps on every instance each time it is made."""
+    with ExitStack() as stack:
+        fleet = stack.enter_context(Fleet(places(case, bench.machine, _weights(stack, case))))
+
+        def few() -> Run:
+            fleet.begin(FAR_S, most=FIXED_STEPS)
+            return fleet.finish()
+
+        yield few
+
+
+def _weights(stack: ExitStack, case: Case) -> int:
+    """A memfd for weights that all instances of a case share; 0 where each has its own."""
+    if case.params.get("weights") != "shared":
+        return 0
+    fd = os.memfd_create("numabench-weights")
+    stack.callback(os.close, fd)
+    os.ftruncate(fd, model_of(case).weight_bytes + (64 << 20) + len(case.cpus) * (4 << 20))
+    return fd
+
+
+def _hog(case: Case, machine: Machine) -> Place:
+    """The neighbour of a case: a model or a stream on CPUs of its own, memory beside them."""
+    cpus = tuple(int(c) for c in str(case.params["aggressor_cpus"]).split(","))
+    preset = str(case.params["aggressor"])
+    model = model_of(case) if preset == case.params["preset"] else presets.make(preset)
+    node = machine.cpu(cpus[0]).node
+    nodes = (layout.memory_of(machine, node if node is not None else machine.targets()[0]),)
+    return Place(Spec(model=model, cpus=cpus, nodes=nodes, wait="polite", tier=case.tier), cpus)
+
+
+def _take(case: Case, fleet: Fleet, hog: Fleet | None, shared: Run | None, bench: Bench, seed: int) -> _Taken:
+    """The closed loop, unless it is shared, and what the case asks for beside it."""
+    p, window = case.params, WINDOW_S[bench.options.profile]
+    more: dict[str, float] = {}
+    active = hog if p.get("on") else None
+    if active:
+        active.begin(window)
+    closed = shared or fleet.closed(window)
+    if active:
+        more["aggressor_per_s"] = active.finish().per_second
+    if p.get("stall_s"):
+        held = fleet.closed(max(window, 3 * float(p["stall_s"])), stall=(5, float(p["stall_s"])))
+        more["stalled_closed_requests"] = float(len(held.services))
+        for share in SHARES:
+            q = tails.quantile(held.services, share)
+            if q.value is not None:
+                more[f"stalled_closed_p{share * 100:.0f}_ns"] = q.value
+    if p.get("bound_steps"):
+        more |= _highest(case, fleet, closed, bench.machine, seed)
+    return _Taken(closed, _arrivals(case, fleet, closed, bench.machine, seed), more)
+
+
+def _highest(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int) -> dict[str, float]:
+    """The greatest Poisson rate at which p99 is proven to stay below the bound, by halving (as MLPerf Server).
+
+    The bound is so many times the closed loop's median service time. Raises NumabenchError when no rate keeps it.
+    """
+    p, cpu = case.params, free_cpu(machine, case.cpus)
+    steps, count = int(p.get("steps", 1)), int(p["requests"])
+    bound = float(p["bound_steps"]) * median(closed.services) * steps
+    peak = closed.per_second / steps
+
+    def probe(rate: float) -> bool | None:
+        run = fleet.opened(tails.arrivals(rate, count, seed), cpu, steps)
+        return None if tails.late(run.late, run.services) else tails.holds(run.latencies, bound)
+
+    best, tried = tails.highest_rate(probe, 0.1 * peak, 0.98 * peak, PROBES)
+    if best is None:
+        raise NumabenchError(
+            f"no rate tried from {0.1 * peak:.1f}/s on is proven to keep p99 below {bound / 1e6:.1f} ms"
+        )
+    return {"highest_per_s": best, "bound_ns": bound, "probes": float(len(tried)), "peak_per_s": peak}
 
 
 def _arrivals(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int) -> Run | None:
@@ -126,12 +215,16 @@ def _arrivals(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int
     p = case.params
     count, share = int(p.get("requests", 0)), float(p.get("share", 0.7))
     cpu = free_cpu(machine, () if p["binding"] == "none" else case.cpus)
-    if not count or (cpu is None and case.unit != "ns"):
+    if not count or p.get("bound_steps"):
+        return None
+    if cpu is None:
+        if case.unit == "ns":
+            raise NumabenchError("latency not valid: generator shares cores")
         return None
     if not closed.per_second:
         raise NumabenchError("no request was served in the closed loop")
     steps = int(p.get("steps", 1))
-    stall = (count // 2, float(p["stall_s"])) if p.get("stall_s") else None
+    stall = (count // 4, float(p["stall_s"])) if p.get("stall_s") else None
     times = tails.arrivals(closed.per_second / steps * share, count, seed, str(p.get("arrivals", "poisson")))
     return fleet.opened(times, cpu, steps, stall)
 
@@ -154,8 +247,7 @@ def _predicted(case: Case, fleet: Fleet, closed: Run) -> dict[str, float]:
 def _sample(
     case: Case,
     fleet: Fleet,
-    closed: Run,
-    run: Run | None,
+    taken: _Taken,
     proofs: list[dict[str, Any]],
     changes: Disturbance,
     steady: bool,
@@ -163,7 +255,8 @@ def _sample(
     number: int,
     position: int,
 ) -> Sample:
-    extras = extras | _figures(fleet, closed, run)
+    closed, run = taken.closed, taken.opened
+    extras = extras | _figures(fleet, closed, run) | taken.more
     windows = tuple(closed.rates(WINDOWS))
     value = closed.per_second
     if case.unit == "ns":
@@ -173,6 +266,9 @@ def _sample(
         if tail.value is None:
             raise NumabenchError(tail.text())
         value = tail.value
+    elif case.params.get("bound_steps"):
+        value = extras["highest_per_s"]
+        windows = (value,)
     seen = _evidence(case, fleet, proofs, [closed] + ([run] if run else []), changes)
     flags = _flags(case, fleet, seen, proofs, changes, steady, run)
     return Sample(

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""load, neighbour, frontend, story: plans that fit, and what they say of figures that are known."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+
+from numabench.experiments import ALL, find
+from numabench.experiments.story import STEPS
+from numabench.jobs import instance
+from numabench.machine import Machine
+from numabench.measure import groups, summary
+from numabench.series import Case, Evidence, Options, Sample, Series
+from tests.fakes import two_nodes
+from tests.machine import facts
+
+NAMES = ("load", "neighbour", "frontend", "story")
+MACHINES = ("32amd64-4s2n4c-cgroup2", "16em64t-4s2c2t-offlines", "20em64t-hybrid-1p6c2t+2ca4co1t")
+
+
+def plan(name: str, machine: Machine, profile: str = "standard") -> list[Case]:
+    return list(find(name).plan(machine, Options(profile=profile)))  # type: ignore[arg-type]
+
+
+def taken(
+    cases: list[Case], value: Callable[[Case], float], extras: Callable[[Case], dict[str, float]] | None = None
+) -> list[Series]:
+    draw, found = random.Random(5), []
+    for case in cases:
+        samples = [
+            Sample(
+                number=n,
+                position=n,
+                value=value(case) * (1 + draw.gauss(0, 0.004)),
+                windows=(value(case),),
+                evidence=Evidence(proof="move_pages", checksum="same"),
+                extras={"p50_ns": 1e6} | (extras(case) if extras else {}),
+            )
+            for n in range(8)
+        ]
+        found.append(summary(case, [] if case.unavailable else samples, "", Options(profile="quick")))
+    return found
+
+
+def said(name: str, series: list[Series], machine: Machine) -> str:
+    return " ".join(line for table in find(name).summarise(series, machine) for line in table.meaning)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("capture", MACHINES)
+def test_plans_fit(name: str, capture: str) -> None:
+    machine = facts.machine(capture)
+    assert find(name).unavailable(machine, Options()) is None
+    for profile in ("quick", "standard"):
+        cases = plan(name, machine, profile)
+        assert cases
+        assert len({case.label for case in cases}) == len(cases)
+        for case in (case for case in cases if not case.unavailable):
+            for place in instance.places(case, machine):
+                assert set(place.affinity) <= set(machine.allowed_cpus)
+                assert set(place.spec.nodes) <= set(machine.targets())
+            if case.params.get("aggressor"):
+                hog = {int(c) for c in str(case.params["aggressor_cpus"]).split(",")}
+                assert hog <= set(machine.allowed_cpus)
+                if name == "neighbour":
+                    assert hog.isdisjoint(case.cpus)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_core_is_said(name: str) -> None:
+    machine = two_nodes().restrict(cpus=[0], nodes=[0])
+    assert find(name).unavailable(machine, Options())
+    assert name in {experiment.name for experiment in ALL}
+
+
+def test_load_keeps_a_core_for_the_generator_and_shares_processes() -> None:
+    machine = facts.machine(MACHINES[0])
+    cases = plan("load", machine)
+    for case in cases:
+        free = instance.free_cpu(machine, case.cpus)
+        assert free is not None
+        assert machine.cpu(free).core not in {machine.cpu(c).core for c in case.cpus}
+    assert len(groups(cases)) < len(cases)
+
+
+def test_load_shows_what_the_closed_loop_hides() -> None:
+    machine = two_nodes()
+    cases = plan("load", machine)
+    series = taken(
+        cases,
+        lambda c: 900e6 if c.params.get("stall_s") else 20e6,
+        lambda c: {"stalled_closed_p95_ns": 2e6, "stalled_closed_requests": 200.0, "open_per_s": 10.0},
+    )
+    words = said("load", series, machine)
+    assert "closed loop of 200 requests says p95 2.0 ms" in words
+    assert "900" in words or "89" in words or "90" in words
+    (table,) = find("load").summarise(series, machine)
+    assert len(table.rows) == 7
+
+
+def test_neighbour_names_who_hurts() -> None:
+    machine = two_nodes()
+    cases = plan("neighbour", machine)
+    assert {case.params["where"] for case in cases if case.params} >= {"other node"}
+
+    def value(case: Case) -> float:
+        hurt = case.params.get("on") and case.params["aggressor"] == "hog-write"
+        return 60.0 if hurt else 100.0
+
+    words = said("neighbour", taken(cases, value), machine)
+    assert "0.60x" in words
+    assert "writes" in words
+    assert "computes" not in words
+    assert "could detect" in said("neighbour", taken(cases, lambda c: 100.0), machine)
+
+
+def test_frontend_finds_how_many_to_leave() -> None:
+    machine = facts.machine(MACHINES[0])
+    cases = plan("frontend", machine)
+
+    def value(case: Case) -> float:
+        left = int(case.params["left"])
+        busy = 50.0 if case.params["on"] and left == 0 else 0.0
+        return 100.0 - 4 * left - busy
+
+    words = said("frontend", taken(cases, value), machine)
+    assert "leaving 1 core(s) gives 1.9" in words
+    assert "nothing that these passes" in said("frontend", taken(cases, lambda c: 100.0), machine)
+
+
+def test_story_is_one_change_a_step() -> None:
+    machine = facts.machine(MACHINES[1])
+    cases = [case for case in plan("story", machine) if not case.unavailable]
+    steps = [case for case in cases if not str(case.params["step"]).startswith("without")]
+    assert next(case.params["step"] for case in steps) == "naive"
+    for before, after in itertools.pairwise(steps):
+        ignored = {"arm", "step", "nodes"}
+        changed = {
+            key
+            for key in (set(before.params) | set(after.params)) - ignored
+            if before.params.get(key) != after.params.get(key)
+        }
+        if before.pages != after.pages:
+            changed.add("pages")
+        allowed = {"instances", "threads", "weights", "loader", "binding", "pages"}
+        assert changed
+        assert changed <= allowed
+        assert {before.params["preset"], before.params["layers"]} == {after.params["preset"], after.params["layers"]}
+    assert len(steps) <= len(STEPS)
+
+
+def test_story_multiplies_and_checks_the_work() -> None:
+    machine = two_nodes()
+    cases = plan("story", machine)
+    at = {
+        "naive": 100.0,
+        "cores": 100.0,
+        "pinned": 110.0,
+        "workers": 130.0,
+        "nodes": 260.0,
+        "parts": 260.0,
+        "thp": 300.0,
+    }
+    series = taken(cases, lambda c: at.get(str(c.params["step"]), 290.0))
+    words = said("story", series, machine)
+    assert "3.00x" in words or "2.99x" in words or "3.01x" in words
+    assert "same to the bit" in words
+    odd = [s for s in series if s.samples]
+    import msgspec
+
+    replace = msgspec.structs.replace
+    other = replace(odd[0].samples[0], evidence=Evidence(checksum="other"))
+    broken = replace(odd[0], samples=(other, *odd[0].samples[1:]))
+    assert "Outputs differ" in said("story", [broken, *odd[1:]], machine)
