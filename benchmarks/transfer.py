@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does our ranking of divisions hold for a real engine? ONNX Runtime over the same divisions, side by side in time.
+
+python -m benchmarks.transfer --python PYTHON [--preset llm-decode|encoder] [--passes N] [--json FILE]
+
+PYTHON is an interpreter that has onnxruntime, onnx and numpy. The engine's model has the shapes of our preset in f32 (a
+chain of multiplications, made here); every division runs in fresh processes, in random order within each pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from numabench import presets
+from numabench.analysis import scaling, stats
+from numabench.backend import Hardware
+from numabench.experiments import serving
+from numabench.experiments.divide import _arms
+from numabench.machine import Machine
+from numabench.series import Case, Options
+
+ENGINE = Path(__file__).with_name("transfer_engine.py")
+SECONDS = 1.5
+
+
+def arms(machine: Machine, options: Options, preset: str) -> list[Case]:
+    """Divisions that both sides know: private weights, bound to CPUs or not at all."""
+    found = [(slots, binding) for slots, binding, weights in _arms(machine) if not weights and binding != "node"]
+    model = presets.make(preset, layers=1, shard=4 if preset == "llm-decode" else 1, dtype="f32")
+    return [serving.case("divide", options, model, slots, binding) for slots, binding in found]
+
+
+def engine(python: str, model: Path, case: Case) -> float:
+    """Runs per second of all the engine's processes together."""
+    threads, count = int(case.params["threads"]), int(case.params["instances"])
+    children = []
+    for i in range(count):
+        cpus = case.cpus[i * threads : (i + 1) * threads] if case.params["binding"] == "cores" else ()
+        words = [
+            python,
+            str(ENGINE),
+            "run",
+            str(model),
+            str(threads),
+            ",".join(map(str, cpus)),
+            str(SECONDS),
+        ]
+        children.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    for child in children:
+        assert child.stdout is not None
+        if child.stdout.readline() != "ready\n":
+            raise SystemExit(f"the engine could not load: {serving.name_of(case)}")
+    start = f"{time.time() + 0.2}\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(start)
+        child.stdin.flush()
+    told = [json.loads(child.communicate()[0]) for child in children]
+    return float(sum(one["runs"] for one in told)) / SECONDS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Our ranking of divisions against an engine's.")
+    parser.add_argument("--python", required=True)
+    parser.add_argument("--preset", default="llm-decode", choices=["llm-decode", "encoder"])
+    parser.add_argument("--passes", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    machine, options = Machine.load(), Options(profile="quick", pages="thp")
+    cases = arms(machine, options, asked.preset)
+    shapes = [(op.m, op.k, op.n) for op in presets_of(cases[0]).ops if op.kind == "gemm"]
+    ours: list[list[float]] = [[] for _ in cases]
+    theirs: list[list[float]] = [[] for _ in cases]
+    with tempfile.TemporaryDirectory() as folder, Hardware(machine, options) as hardware:
+        model = Path(folder) / "model.onnx"
+        subprocess.run([asked.python, str(ENGINE), "make", str(model), json.dumps(shapes)], check=True)
+        for number in range(asked.passes):
+            order = random.Random(number).sample(range(len(cases)), len(cases))  # noqa: S311
+            for at in order:
+                ours[at].append(hardware.measure([cases[at]], number, at, number)[0].value)
+                theirs[at].append(engine(asked.python, model, cases[at]))
+            print(f"pass {number + 1} of {asked.passes}", file=sys.stderr)
+    found = report(cases, ours, theirs)
+    print(json.dumps(found, indent=1))
+    if asked.json:
+        asked.json.write_text(json.dumps(found))
+    return 0
+
+
+def presets_of(case: Case) -> presets.Model:
+    from numabench.jobs.instance import model_of
+
+    return model_of(case)
+
+
+def report(cases: list[Case], ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any]:
+    """Medians, tau and regret, with intervals over resampled passes."""
+    rows = [
+        {
+            "division": serving.name_of(case),
+            "ours": median(a),
+            "ours_ci": stats.median_interval(a),
+            "engine": median(b),
+            "engine_ci": stats.median_interval(b),
+        }
+        for case, a, b in zip(cases, ours, theirs, strict=True)
+    ]
+    draw, taus, losses = random.Random(1), [], []  # noqa: S311
+    passes = range(len(ours[0]))
+    for _ in range(2000):
+        chosen = [draw.choice(passes) for _ in passes]
+        a = [median(one[p] for p in chosen) for one in ours]
+        b = [median(one[p] for p in chosen) for one in theirs]
+        taus.append(scaling.kendall(a, b))
+        losses.append(scaling.regret(a, b))
+    mine, true = [median(a) for a in ours], [median(b) for b in theirs]
+    taus.sort()
+    losses.sort()
+    return {
+        "model": msgspec.to_builtins(cases[0].params),
+        "rows": rows,
+        "kendall_tau": scaling.kendall(mine, true),
+        "kendall_tau_95": (taus[50], taus[-51]),
+        "regret": scaling.regret(mine, true),
+        "regret_95": (losses[50], losses[-51]),
+        "passes": len(ours[0]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's side of transfer.py; runs in an interpreter of its own that has onnxruntime, onnx and numpy."""
+
+import json
+import os
+import sys
+import time
+
+
+def make(path: str, shapes: list[list[int]]) -> None:
+    """A chain of multiplications; where shapes do not follow each other, the first columns go on."""
+    import numpy as np
+    import onnx  # type: ignore[import-not-found]
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw = np.random.default_rng(1)
+    nodes, weights, last, width = [], [], "x", shapes[0][1]
+    for i, (_, k, n) in enumerate(shapes):
+        if width != k:
+            ends = [("starts", [0]), ("ends", [k]), ("axes", [1])]
+            names = []
+            for name, value in ends:
+                weights.append(numpy_helper.from_array(np.array(value, dtype=np.int64), f"{name}{i}"))
+                names.append(f"{name}{i}")
+            nodes.append(helper.make_node("Slice", [last, *names], [f"cut{i}"]))
+            last = f"cut{i}"
+        values = (draw.random((k, n), dtype=np.float32) * 0.5 + 0.5) / (0.75 * k)
+        weights.append(numpy_helper.from_array(values.astype(np.float32), f"w{i}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{i}"], [f"y{i}"]))
+        last, width = f"y{i}", n
+    first = helper.make_tensor_value_info("x", TensorProto.FLOAT, [shapes[0][0], shapes[0][1]])
+    end = helper.make_tensor_value_info(last, TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "chain", [first], [end], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+
+
+def run(path: str, threads: int, cpus: str, seconds: float) -> None:
+    """Load, wait for the common start, run back to back for so long; print how many runs were done."""
+    if cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
+    import numpy as np
+    import onnxruntime as ort  # type: ignore[import-not-found]
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape
+    feed = {"x": np.full(shape, 0.75, dtype=np.float32)}
+    session.run(None, feed)
+    print("ready", flush=True)
+    start = float(sys.stdin.readline())
+    while time.time() < start:
+        session.run(None, feed)
+    end, runs = start + seconds, 0.0
+    while True:
+        began = time.time()
+        session.run(None, feed)
+        done = time.time()
+        if done >= end:
+            runs += max(0.0, (end - began) / (done - began))
+            break
+        runs += 1
+    print(json.dumps({"runs": runs}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "make":
+        make(sys.argv[2], json.loads(sys.argv[3]))
+    else:
+        run(sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))
