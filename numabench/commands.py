@@ -16,9 +16,10 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal
 
 import msgspec
@@ -153,8 +154,9 @@ class Runner:
             floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             watch.start()
             began = time.monotonic_ns()
-            process = self._start(arm, out, err)
-            status, used, ended = self._wait(process, arm)
+            with _held_back() as arrived:
+                process = self._start(arm, out, err)
+            status, used, ended = self._wait(process, arm, arrived)
             seen = watch.stop()
             text = _tail(out), _tail(err)
         if status not in self._allowed:
@@ -219,10 +221,14 @@ class Runner:
         except subprocess.SubprocessError as error:
             raise CommandFailed(f"{arm.name}: cannot prepare {arm.command[0]} on CPUs {list(arm.cpus)}") from error
 
-    def _wait(self, process: subprocess.Popen[bytes], arm: Arm) -> tuple[int, resource.struct_rusage, int]:
+    def _wait(
+        self, process: subprocess.Popen[bytes], arm: Arm, arrived: list[int]
+    ) -> tuple[int, resource.struct_rusage, int]:
         """Exit status (negative: signal), resources, and the moment of the end."""
         pid = process.pid
         try:
+            for signum in arrived:
+                signal.raise_signal(signum)
             if not _ends(pid, self.timeout_s):
                 raise CommandFailed(f"{arm.name} ran longer than {format_seconds(self.timeout_s)} (--timeout)")
             ended = time.monotonic_ns()
@@ -234,6 +240,21 @@ class Runner:
                 with suppress(OSError):
                     os.killpg(pid, signal.SIGKILL)
                 process.wait()
+
+
+@contextmanager
+def _held_back() -> Iterator[list[int]]:
+    """Keep SIGINT and SIGTERM until a process is known well enough to be ended; those that came are listed."""
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+    earlier = {s: signal.signal(s, lambda signum, _: arrived.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield arrived
+    finally:
+        for signum, handler in earlier.items():
+            signal.signal(signum, handler)
 
 
 def _ends(pid: int, seconds: float) -> bool:

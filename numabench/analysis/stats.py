@@ -27,6 +27,9 @@ class Ratio(NamedTuple):
     ci: tuple[float, float] | None
     mde: float  # smallest change detectable with 80 % power, as a share; infinite below six pairs
     n: int
+    error: float = math.inf  # standard error of the log ratio
+    df: int = 0  # its degrees of freedom
+    limit: float = math.inf  # half of the interval in standard errors
 
 
 class Knee(NamedTuple):
@@ -80,11 +83,50 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int 
         return Ratio(math.exp(mean), None, math.inf, n)
     error = stdev(logs) / math.sqrt(n)
     if error <= 1e-15 * max(map(abs, logs)):  # equal but for rounding
-        return Ratio(math.exp(mean), (math.exp(mean), math.exp(mean)), 0.0, n)
-    t = student_t(0.975, n - 1)
+        return Ratio(math.exp(mean), (math.exp(mean), math.exp(mean)), 0.0, n, 0.0, n - 1, 0.0)
     low, high = _pivots(logs, seed)
-    ends = mean - max(t, high) * error, mean + max(t, -low) * error
-    return Ratio(math.exp(mean), (_exp(ends[0]), _exp(ends[1])), detectable(n) * error, n)
+    return _hull(mean, error, n - 1, low, high, n)
+
+
+def unpaired_ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 1) -> Ratio:
+    """Ratio of geometric means of two independent samples, such as the passes of two runs.
+
+    The interval is the hull of Welch's t (degrees of freedom by Satterthwaite, rounded down) and the studentised
+    bootstrap of both samples; ``n`` is the smaller of the two, and no interval exists below six. Raises ValueError as
+    ``ratio`` does.
+    """
+    import numpy as np
+
+    if not numerators or not denominators or min(*numerators, *denominators) <= 0:
+        raise ValueError("a ratio needs figures on both sides, and positive ones")
+    sides = [sorted(math.log(x) for x in side) for side in (numerators, denominators)]
+    mean, n = fmean(sides[0]) - fmean(sides[1]), min(map(len, sides))
+    if n < LEAST_PASSES:
+        return Ratio(math.exp(mean), None, math.inf, n)
+    parts = [stdev(side) ** 2 / len(side) for side in sides]
+    error = math.sqrt(sum(parts))
+    if error <= 1e-15 * max(abs(x) for side in sides for x in side):
+        return Ratio(math.exp(mean), (math.exp(mean), math.exp(mean)), 0.0, n, 0.0, n - 1, 0.0)
+    df = math.floor(error**4 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True)) + 1e-9)
+    means: Any = 0.0
+    variance: Any = 0.0
+    for sign, place, side in zip((1, -1), (0, 1), sides, strict=True):
+        data = (np.asarray(side) - fmean(side)) / error
+        counts = _resamples(len(side), seed + place)
+        middle = counts @ data / len(side)
+        means = means + sign * middle
+        variance = variance + np.maximum(counts @ data**2 / len(side) - middle**2, 0.0) / (len(side) - 1)
+    whole = variance > 1e-12
+    low, high = np.quantile(means[whole] / np.sqrt(variance[whole]), (0.025, 0.975))
+    return _hull(mean, error, df, float(low), float(high), n)
+
+
+def _hull(mean: float, error: float, df: int, low: float, high: float, n: int) -> Ratio:
+    """The wider of Student's t and the resampled pivots on each side."""
+    t = student_t(0.975, df)
+    down, up = max(t, high), max(t, -low)
+    ends = _exp(mean - down * error), _exp(mean + up * error)
+    return Ratio(math.exp(mean), ends, detectable(df + 1) * error, n, error, df, max(down, up))
 
 
 def _exp(x: float) -> float:

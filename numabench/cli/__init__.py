@@ -19,6 +19,8 @@ COMMANDS = {
     "run": ("run", "Measure: all experiments, or those named."),
     "show": ("run", "Print a saved record."),
     "report": ("report", "One page that works offline, or a single figure."),
+    "compare": ("prove", "Before and after: two records, cell by cell."),
+    "ab": ("prove", "Any two commands, interleaved: did the change help?"),
     "recommend": ("recommend", "Exact flags for a tool, from a record."),
     "tune": ("tune", "The placements of any command, tried and ranked."),
     "validate": ("validate", "Hold this machine or a record against a specification, a baseline, or itself."),

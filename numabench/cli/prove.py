@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that prove a change: compare records, ab any two commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import click
+import msgspec
+
+from numabench.cli import EXIT_FAILED, EXIT_NOTHING
+from numabench.errors import UsageError
+
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+
+
+def share(text: str, option: str) -> float:
+    """Read ``2``, ``2%`` or ``0.5 %`` as a share of one. Raises UsageError."""
+    match = _PERCENT.fullmatch(text.strip())
+    if not match or not 0 <= float(match[1]) < 1000:
+        raise UsageError(f"{option} {text!r}: per cent are allowed, such as 1% or 0.5%")
+    return float(match[1]) / 100
+
+
+def print_json(data: object) -> None:
+    """One document on stdout."""
+    text = msgspec.json.encode(msgspec.to_builtins(data, str_keys=True))
+    click.echo(msgspec.json.format(text, indent=1).decode())
+
+
+def _print(data: object, lines: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json(data)
+    else:
+        for line in lines:
+            click.echo(line)
+
+
+@click.command()
+@click.argument("base")
+@click.argument("new", nargs=-1)
+@click.option(
+    "--to", "more", metavar="FILE", multiple=True, help="Sets: records before the change, then --to each after."
+)
+@click.option("--threshold", default="1%", metavar="PERCENT", help="A smaller change is of no interest.")
+@click.option("--allow", multiple=True, metavar="NAME", help="A difference that is the very change to be judged.")
+@click.option("--markdown", is_flag=True, help="A table for a pull request.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def compare(
+    base: str, new: tuple[str, ...], more: tuple[str, ...], threshold: str, allow: tuple[str, ...], markdown: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compare two records, or two sets of them: better, worse, no detectable change, not comparable.
+
+    Exit codes: 0 nothing became worse, 1 something did, 2 usage, 3 no verdict possible.
+
+    Example: numabench compare before.json after.json --markdown
+    """
+    from numabench import changes
+    from numabench import record as records
+    from numabench.reports import verdicts
+
+    if not more and len(new) != 1:
+        raise UsageError(f"compare takes BASE and NEW, {1 + len(new)} were given; sets: BASE... --to NEW --to NEW ...")
+    sides = ([base, *new], list(more)) if more else ([base], list(new))
+    loaded = [[records.load(name) for name in side] for side in sides]
+    found = changes.compare_records(loaded[0], loaded[1], share(threshold, "--threshold"), allow)
+    _print(found, verdicts.comparison(found, markdown), as_json)
+    if found.count("worse"):
+        raise click.exceptions.Exit(EXIT_FAILED)
+    if not found.judged:
+        raise click.exceptions.Exit(EXIT_NOTHING)
+
+
+def words_of(text: str, option: str) -> tuple[str, ...]:
+    """A command line as its words; no shell runs it. Raises UsageError."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: {error}") from None
+    if not words:
+        raise UsageError(f"{option}: an empty command; a shell line is sh -c '...'")
+    return words
+
+
+@click.command()
+@click.option("--a", "first", required=True, metavar="CMD", help="What is there now. No shell: sh -c '...' for one.")
+@click.option("--b", "second", metavar="CMD", help="What may be better.")
+@click.option("--aa", is_flag=True, help="Only A against itself: what can this machine tell?")
+@click.option(
+    "--metric", default="wall", metavar="wall|user|memory|REGEX", help="The last match's number in the output."
+)
+@click.option("--better", type=click.Choice(["low", "high"]), help="Which way is better; needed with a REGEX.")
+@click.option("--same", default="", metavar="REGEX", help="Output that must be alike in all runs, such as a checksum.")
+@click.option("--blocks", default=10, type=click.IntRange(6, 200), help="Pairs of processes at most, 10 by default.")
+@click.option("--threshold", default="1%", metavar="PERCENT", help="A smaller change is of no interest.")
+@click.option("--effect", default="10%", metavar="PERCENT", help="The change to be seen; more noise gives no verdict.")
+@click.option("--precision", default="1%", metavar="PERCENT", help="Stop at 6, 8, 10 ... blocks when so narrow.")
+@click.option("--timeout", default="10min", metavar="TIME", help="For one process.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Order.")
+@click.option("--markdown", is_flag=True, help="Text for a pull request.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def ab(first: str, second: str | None, aa: bool, metric: str, better: Any, same: str, blocks: int, threshold: str,
+       effect: str, precision: str, timeout: str, seed: int, markdown: bool, as_json: bool) -> None:  # fmt: skip
+    """Compare any two commands: A against itself, then A against B, in blocks of fresh processes.
+
+    Exit codes: 0 B is not worse, 1 B is worse, 2 usage, 3 no verdict possible.
+
+    Example: numabench ab --a './serve --old' --b './serve --new' --metric 'rate: (.*)' --better high
+    """
+    from numabench import trial
+    from numabench.cli.progress import Telling
+    from numabench.commands import Arm, CommandFailed, Metric, Runner
+    from numabench.reports import verdicts
+    from numabench.units import parse_seconds
+
+    if bool(second) == aa:
+        raise UsageError("give --b CMD, or --aa for A against itself alone")
+    try:
+        re.compile(same)
+    except re.error as error:
+        raise UsageError(f"--same {same!r}: {error}") from None
+    rules = trial.Rules(
+        blocks=blocks,
+        threshold=share(threshold, "--threshold"),
+        effect=share(effect, "--effect"),
+        precision=share(precision, "--precision"),
+        seed=seed,
+    )
+    runner = Runner(Metric.parse(metric, better), timeout_s=parse_seconds(timeout), same=same)
+    arms = [Arm(name=n, command=words_of(c, f"--{n.lower()}")) for n, c in (("A", first), ("B", second)) if c]
+    with Telling() as told:
+        try:
+            found = trial.ab(arms[0], arms[1] if second else None, runner, rules, told)
+        except CommandFailed as error:
+            raise CommandFailed(f"no verdict: {error}") from error
+    _print(found, verdicts.trial(found, markdown), as_json)
+    if found.reasons:
+        raise click.exceptions.Exit(EXIT_NOTHING)
+    if found.change and found.change.verdict == "worse":
+        raise click.exceptions.Exit(EXIT_FAILED)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparisons and trials in words: for a terminal, and as markdown for a pull request. Pure text."""
+
+from __future__ import annotations
+
+from numabench.analysis.compare import ALPHA, POWER, Change
+from numabench.changes import CellChange, Comparison
+from numabench.trial import Trial
+from numabench.units import format_bytes, format_value
+
+ORDER = ("worse", "better", "small change", "no detectable change", "equivalent", "not comparable")
+
+
+def ratio(change: Change) -> str:
+    """``1.034x [1.021, 1.048]``."""
+    ci = f" [{change.ci[0]:.3f}, {change.ci[1]:.3f}]" if change.ci else ""
+    return f"{change.ratio:.3f}x{ci}"
+
+
+def verdict(change: Change) -> str:
+    """The verdict, with what could have been seen where nothing was, and the reasons where there is none."""
+    if change.verdict == "no detectable change" and change.mde is not None:
+        return f"no detectable change (MDE {change.mde:.1%})"
+    if change.verdict == "not comparable":
+        return f"not comparable: {'; '.join(change.reasons)}"
+    return change.verdict
+
+
+def _rows(found: Comparison) -> list[tuple[str, ...]]:
+    def row(cell: CellChange) -> tuple[str, ...]:
+        values = [format_value(v) if v is not None else "-" for v in (cell.base, cell.new)]
+        change = cell.change
+        figure, mde = (ratio(change), f"{change.mde:.1%}") if change.mde is not None else ("-", "-")
+        return (cell.experiment, cell.label, *values, cell.unit, figure, mde, verdict(change))
+
+    cells = sorted(found.cells, key=lambda cell: ORDER.index(cell.change.verdict))
+    if found.differences:
+        return []  # said once, not for every cell
+    return [row(cell) for cell in cells]
+
+
+HEADS = ("experiment", "case", "base", "new", "unit", "ratio [95 %]", "MDE", "verdict")
+
+
+def comparison(found: Comparison, markdown: bool = False) -> list[str]:
+    """The table, what it means, how sure."""
+    lines = [f"**{headline(found)}**" if markdown else headline(found), ""]
+    rows = _rows(found)
+    if rows and markdown:
+        lines += [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
+        lines += [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
+    elif rows:
+        widths = [max(len(row[i]) for row in (HEADS, *rows)) for i in range(len(HEADS) - 1)]
+        lines += [
+            "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in (HEADS, *rows)
+        ]
+    bullet = "- " if markdown else "  "
+    lines += ["", *(bullet + line for line in _meaning(found))]
+    return lines
+
+
+def headline(found: Comparison) -> str:
+    """One line: how many cells got which verdict."""
+    if found.differences:
+        return "Not comparable: " + "; ".join(found.differences)
+    if not found.cells:
+        return "Not comparable: the records have no case in common"
+    said = [f"{found.count(name)} {name}" for name in ORDER if found.count(name)]  # type: ignore[arg-type]
+    return f"{len(found.cells)} cells: " + ", ".join(said)
+
+
+def _meaning(found: Comparison) -> list[str]:
+    said = []
+    if found.differences:
+        names = " ".join(f"--allow {line.split(':')[0]}" for line in found.differences)
+        said.append(f"If this difference is what you want to judge: {names}")
+    if found.judged:
+        said.append(
+            f"better and worse hold for all cells together (false in {ALPHA:.0%} of comparisons at most, "
+            f"Benjamini-Hochberg) and exceed {found.threshold:.1%}; intervals are of one cell each"
+        )
+        said.append(
+            f"a change of a cell's MDE is found in {POWER:.0%} of comparisons (at the usual 80 % it were smaller)"
+        )
+    said += [f"deliberately different: {line}" for line in found.accepted]
+    said += list(found.notes) if found.judged else []
+    for name, only in (("base", found.only_base), ("new", found.only_new)):
+        if only:
+            more = f" and {len(only) - 3} more" if len(only) > 3 else ""
+            said.append(f"only in {name}, not compared: {', '.join(only[:3])}{more}")
+    return said
+
+
+def _amount(value: float, unit: str) -> str:
+    return format_bytes(value) if unit == "B" else f"{format_value(value)} {unit}".rstrip()
+
+
+def trial(found: Trial, markdown: bool = False) -> list[str]:
+    """Figures of both commands, what they mean, how sure."""
+    from statistics import median
+
+    metric, change = found.metric, found.change
+    blocks = found.blocks or found.same
+    lines = []
+    for name, command in found.commands.items():
+        values = [block.runs[name].value for block in blocks if name in block.runs]
+        figure = _amount(median(values), metric.unit) if values else "not run"
+        lines.append(f"{name}  {figure:>12}  {' '.join(command)}")
+    if markdown:
+        lines = ["```", *lines, "```"]
+    said = []
+    spread = found.spread
+    if spread.ci:
+        said.append(
+            f"A against itself: {spread.ratio:.3f}x [{spread.ci[0]:.3f}, {spread.ci[1]:.3f}] over "
+            f"{len(found.same)} blocks; noise +-{spread.half_width:.1%}"
+        )
+    if change is not None and change.mde is not None:
+        said.append(
+            f"B over A, {metric.name} ({metric.better} is better): {ratio(change)} over {change.n} blocks, "
+            f"Wilcoxon p {change.wilcoxon_p:.3f}"
+        )
+        said.append(f"a change of {change.mde:.1%} is found in {POWER:.0%} of trials like this one (MDE)")
+    title = "No verdict: " + "; ".join(found.reasons)
+    if not found.reasons:
+        title = f"Verdict: {verdict(change)}" if change else "A against itself: as it should be"
+    lines += ["", f"**{title}**" if markdown else title, ""]
+    lines += [("- " if markdown else "  ") + line for line in said]
+    lines += [f"{'- ' if markdown else '  '}disturbed: {line}" for line in found.disturbed]
+    return lines
