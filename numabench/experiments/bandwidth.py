@@ -28,7 +28,7 @@ class Bandwidth:
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
         """Read over every pair; copy, triad and non-temporal stores on the first local pair."""
         kernels = options.kernels or ("read",)
-        for i, j, why in base.pairs(machine, options):
+        for i, j, why in base.chosen(machine, options):
             cpus = base.team(machine, options, i)
             size, suspect = (0, False) if why else base.size_for(machine, options, j, cpus, THREAD_BYTES * len(cpus))
             more = () if options.kernels or i != j or i != machine.initiators()[0] else ALSO_LOCAL
@@ -56,7 +56,8 @@ class Bandwidth:
         main = [s for s in series if s.case.kernel == kernel]
         threads = max((len(s.case.cpus) for s in main), default=0)
         title = f"{kernel.capitalize()} bandwidth, GB/s, {threads} thread{'s' * (threads != 1)} per node"
-        table = base.matrix(self.name, title, main, machine, base.penalty(main, f"{kernel.capitalize()} bandwidth"))
+        words = (*base.penalty(main, f"{kernel.capitalize()} bandwidth"), *base.differing(main, machine))
+        table = base.matrix(self.name, title, main, machine, words)
         tables = [table] if table else []
         others = {s.case.kernel: [s] for s in series if s.case.kernel != kernel}
         if others:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any, Protocol
@@ -12,8 +13,12 @@ from numabench.environment import free_bytes
 from numabench.errors import UsageError
 from numabench.machine import Machine
 from numabench.series import Axis, Case, Cell, Options, Series, Table
+from numabench.units import format_value
 
 MIB, GIB, LINE = 1 << 20, 1 << 30, 64
+# Up to so many pairs of nodes are measured each; beyond, so many of each class.
+ALL_PAIRS, PER_CLASS = {"quick": 16, "standard": 64, "full": 1 << 30}, {"quick": 1, "standard": 3, "full": 1 << 30}
+SURPRISE = 0.05  # between members of a class
 
 
 class Experiment(Protocol):
@@ -58,6 +63,44 @@ def pairs(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
                 why = f"none of the CPUs asked for is on node {i}"
             found.append((i, j, why))
     return found
+
+
+def chosen(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
+    """The pairs to measure: all of a small machine; of a large one its diagonal and some of each class of alike pairs.
+
+    Classes are those of ``Machine.pair_classes`` (relation, distance, nearness, kind of target). The members are drawn
+    by the seed, so that another seed looks for surprises elsewhere; the full profile takes all.
+    """
+    found = pairs(machine, options)
+    usable = {(i, j) for i, j, why in found if not why}
+    if len(usable) <= ALL_PAIRS[options.profile]:
+        return found
+    rng = random.Random(options.seed)  # noqa: S311 - which pairs stand for their class, no secret
+    keep = {(i, j) for i, j in usable if i == j} if options.profile != "quick" else set()
+    for members in machine.pair_classes().values():
+        mine = [pair for pair in members if pair in usable]
+        keep |= set(rng.sample(mine, min(PER_CLASS[options.profile], len(mine))))
+    keep |= {(i, i) for i, _ in keep if (i, i) in usable}  # what their ratios refer to
+    return [(i, j, why) for i, j, why in found if why or (i, j) in keep]
+
+
+def differing(series: Sequence[Series], machine: Machine) -> Iterator[str]:
+    """Pairs of one class whose intervals do not touch although the system calls them alike; in words."""
+    at = {(s.case.initiator, s.case.target): s for s in series if s.usable and s.ci}
+    for key, members in machine.pair_classes().items():
+        mine = [at[pair] for pair in members if pair in at]
+        if len(mine) < 2:
+            continue
+        low, high = (pick(mine, key=lambda s: s.estimate or 0.0) for pick in (min, max))
+        if not (low.estimate and high.estimate and low.ci and high.ci):
+            continue
+        if high.estimate / low.estimate > 1 + SURPRISE and high.ci[0] > low.ci[1]:
+            name = key.relation + (f", distance {key.distance}" if key.relation != "local" else "")
+            yield (
+                f"Pairs that the system calls alike ({name}) differ: CPUs of {low.case.initiator} to node "
+                f"{low.case.target} {format_value(low.estimate)}, CPUs of {high.case.initiator} to node "
+                f"{high.case.target} {format_value(high.estimate)} {low.case.unit}."
+            )
 
 
 def team(machine: Machine, options: Options, node: int) -> tuple[int, ...]:

@@ -162,8 +162,8 @@ class CoreToCore:
 
     def _median(self, found: Sequence[Series]) -> Cell:
         known = [s for s in found if s.usable]
-        if len(known) == 1:
-            return base.cell(known[0])
+        if len(known) == 1 or (found and not known):
+            return base.cell((known or list(found))[0])
         values = [s.estimate for s in known if s.estimate is not None]
         return Cell(value=median(values)) if values else Cell(unavailable="no pair of this class was measured so")
 

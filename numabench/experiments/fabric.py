@@ -136,15 +136,17 @@ class Fabric:
             corner="pattern",
             columns=("total", "worst team", "least/most", "of alone"),
             rows=tuple(rows),
-            meaning=tuple(words or self._fine(alone)),
+            meaning=tuple(words or self._fine(alone, all(len(s.samples) >= stats.LEAST_PASSES for s in together))),
         )
         links = self._links(together, kernel, machine)
         return [table] + ([self._matrix(links, alone, machine, kernel)] if len(links) > 1 else [])
 
-    def _fine(self, alone: dict[tuple[int | None, int | None], Series]) -> tuple[str, ...]:
+    def _fine(self, alone: dict[tuple[int | None, int | None], Series], sure: bool) -> tuple[str, ...]:
         if len(alone) < 2:
             return ("One node: only what it gives itself; there are no links.",)
-        return ("No pattern loses more than 5 % against its pairs alone.",)
+        if not sure:
+            return (f"Fewer than {stats.LEAST_PASSES} passes: no verdict on what the patterns lose.",)
+        return ("No pattern is shown to lose more than 5 % against its pairs alone.",)
 
     def _kept(self, s: Series, alone: dict[tuple[int | None, int | None], Series], machine: Machine) -> list[float]:
         """Total over the sum of the pairs alone, pass by pass; a pair of several counts by its share of threads."""

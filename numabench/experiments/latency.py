@@ -32,7 +32,7 @@ class Latency:
         """Every initiator x target; base pages too on the first local pair, to show what the TLB costs."""
         kinds = (options.pages,) if options.pages else ("thp", "base")
         first = True
-        for i, j, why in base.pairs(machine, options):
+        for i, j, why in base.chosen(machine, options):
             cpus = base.team(machine, options, i)[:1]
             size, suspect = (0, False) if why else base.size_for(machine, options, j, cpus, base.GIB, STRIDE)
             for kind in kinds:
@@ -73,5 +73,24 @@ class Latency:
                     f"With {other.case.pages} pages it takes {format_value(other.estimate)} ns, "
                     f"{base.in_words(ratio)} of {kind}."
                 )
+        meaning += [*base.differing(main, machine), *_against_slit(main, machine)]
         table = base.matrix(self.name, "Idle latency, ns per dependent load", main, machine, tuple(meaning))
         return [table] if table else []
+
+
+def _against_slit(series: Sequence[Series], machine: Machine) -> Iterator[str]:
+    """Where the distance table of the firmware puts two targets of a node in the wrong order."""
+    for i in dict.fromkeys(s.case.initiator for s in series):
+        mine = [s for s in series if s.case.initiator == i and s.usable and s.ci]
+        known = [(machine.distance(i, s.case.target), s) for s in mine if i is not None and s.case.target is not None]
+        wrong = [
+            (a, b)
+            for near, a in known
+            for far, b in known
+            if near and far and near < far and a.ci and b.ci and a.ci[0] > b.ci[1] * (1 + base.SURPRISE)
+        ]
+        for a, b in wrong[:1]:
+            yield (
+                f"From node {i} the firmware puts node {a.case.target} nearer than node {b.case.target}; measured it "
+                f"is {format_value(a.estimate or 0)} against {format_value(b.estimate or 0)} ns."
+            )

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from statistics import fmean, median
 
 from numabench import _core, kernels
+from numabench.errors import NumabenchError
 from numabench.jobs import chase, stream
 from numabench.jobs.base import (
     CHASE_WINDOW_NS,
@@ -54,7 +55,9 @@ def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) ->
     if loads:
         team, works = bench.team(loads), _streams(case, found, 0, seed)
         team.run(works, window_ns=CALIBRATE_NS)
-        stamps = team.run(works, window_ns=CALIBRATE_NS)
+        stamps = [s for s in team.run(works, window_ns=CALIBRATE_NS) if s.elements]
+        if not stamps:
+            raise NumabenchError("no loading thread got its turn within 20 ms: stop what else runs on these CPUs")
         found.piece_ns = fmean(PIECE_ELEMENTS * (s.end_ns - s.start_ns) / s.elements for s in stamps)
     return found
 
@@ -87,13 +90,13 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
 
     def further(windows: list[Stamps]) -> dict[str, float]:
-        rates = [sum(s.elements for s in row[1:]) * per_element / span_ns(row[1:]) for row in windows if row[1:]]
+        rates = [sum(s.elements for s in row[1:]) * per_element / span_ns(row) for row in windows if row[1:]]
         third = max(len(rates) // 3, 1)
         first, last = (fmean(part) for part in (rates[:third], rates[-third:])) if rates else (1.0, 1.0)
         return {
             "gb_per_s": fmean(rates) if rates else 0.0,
             "floor": min(ns_per_load(row) for row in windows),
-            "load_drift": last / first - 1,
+            "load_drift": last / first - 1 if first else 1.0,
         }
 
     def checks(windows: list[Stamps]) -> tuple[str, ...]:
