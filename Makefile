@@ -16,7 +16,7 @@ C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
 
 .PHONY: help bench test lint fix pytest coverage selftest programs asan tsan valgrind oldcpu aarch64 symbols peers lab \
-  lab-subset wheel clean system system-test system-lab
+  lab-subset wheel clean system system-test system-lab system-fleet fleet-test
 
 help: ## this menu
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,10 +42,13 @@ fix: $(VENV)/.built ## format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
-pytest: $(VENV)/.built ## the Python tests that need no virtual machine
+pytest: $(VENV)/.built system-fleet ## the Python tests that need no virtual machine
 	$(BIN)/python -m pytest -m "not lab" -q
 
-coverage: $(VENV)/.built ## the same with coverage, commands in subprocesses included
+fleet-test: $(VENV)/.built system-fleet ## a real Slurm cluster, Open MPI, ReFrame on this machine; NODES=64 for more
+	NUMABENCH_FLEET_NODES=$(NODES) $(BIN)/python -m pytest -q tests/fleet --durations=5
+
+coverage: $(VENV)/.built system-fleet ## the same with coverage, commands in subprocesses included
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m "not lab" -q
 	$(BIN)/coverage combine -q
@@ -138,12 +141,18 @@ PACKAGES_TEST := $(PACKAGES) valgrind:valgrind binutils:nm util-linux:setarch qe
 ifneq ($(ARCH),aarch64)
 PACKAGES_TEST += gcc-aarch64-linux-gnu:aarch64-linux-gnu-gcc libc6-dev-arm64-cross:/usr/aarch64-linux-gnu/lib/libc.a
 endif
+PACKAGES_FLEET := slurm-wlm:slurmctld munge:munged openmpi-bin:mpirun iproute2:ss
+NODES ?= 8
+# slurmd needs root; a user without it sees those tests skipped by name.
+export NUMABENCH_FLEET := $(if $(filter 0,$(shell id -u)),required)
 PACKAGES_LAB := qemu-system-x86:qemu-system-x86_64 seabios:/usr/share/seabios/bios-256k.bin \
   busybox-static:busybox cpio:cpio kmod:depmod numactl:numactl
 system:
 	@bash tools/system-packages.sh $(PACKAGES)
 system-test:
 	@bash tools/system-packages.sh $(PACKAGES_TEST)
+system-fleet:
+	@PATH=$$PATH:/usr/sbin; bash tools/system-packages.sh $(PACKAGES_FLEET)
 system-lab:
 	@bash tools/system-packages.sh $(PACKAGES_LAB)
 

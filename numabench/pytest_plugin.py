@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--numabench-profile", default="quick", choices=["quick", "standard", "full"], help="how sure")
     group.addoption("--numabench-size", metavar="SIZE", help="bytes of each working set, such as 1GiB")
     group.addoption("--numabench-passes", type=int, metavar="N", help="exactly so many passes")
+    group.addoption("--numabench-spec", metavar="SPEC", help="fail the benchmarks when the machine is not as specified")
     group.addoption("--numabench-record", metavar="FILE", help="write the record of the benchmarks there")
     group.addoption("--numabench-report", metavar="FILE.html", help="and a page made of it")
 
@@ -37,6 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--numabench-size") or config.getoption("--numabench-passes") is not None:
         options_of(config)
     config.addinivalue_line("markers", "needs_nodes(n): skipped on a machine with fewer nodes that have memory")
+    spec = config.getoption("--numabench-spec")
+    if spec:
+        from numabench.errors import UsageError
+        from numabench.validation import spec as specs
+
+        try:
+            specs.load(spec)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
     config.addinivalue_line(
         "markers", "needs_capability(name): skipped where the system refuses: mbind, move_pages, thp, 2M, 1G"
     )

@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": ("tune", "The placements of any command, tried and ranked."),
     "validate": ("validate", "Hold this machine or a record against a specification, a baseline, or itself."),
     "baseline": ("validate", "Good machines of one class into a baseline."),
+    "fleet": ("fleet", "Many machines: run on an engine, collect, judge, act."),
     "verdict": ("validate", "A stored result in one line, for health checks."),
 }
 

@@ -38,6 +38,7 @@ def finish(code: int) -> None:
 @click.option("--profile", default="quick", type=click.Choice(["quick", "standard", "full"]), help="When measuring.")
 @click.option("--passes", type=click.IntRange(3, 30), help="Exactly so many passes, at least 3.")
 @click.option("--size", metavar="SIZE", help="Bytes of each working set, such as 1GiB.")
+@click.option("--pages", type=click.Choice(["base", "thp", "2M", "1G"]), help="Page kind.")
 @click.option("--budget", metavar="TIME", help="Stop measuring after about this long, such as 60s.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Order and contents.")
 @click.option("--record", "record_file", metavar="FILE.json", help="Keep the record measured.")
@@ -57,6 +58,7 @@ def validate(
     profile: str,
     passes: int | None,
     size: str | None,
+    pages: str | None,
     budget: str | None,
     seed: int,
     record_file: str | None,
@@ -95,6 +97,7 @@ def validate(
             profile=profile,  # type: ignore[arg-type]
             budget_s=parse_seconds(budget) if budget else None,
             bytes=parse_bytes(size) if size else None,
+            pages=pages,  # type: ignore[arg-type]
             passes=passes,
             seed=seed,
         )

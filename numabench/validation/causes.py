@@ -135,4 +135,5 @@ def _of_figures(
 
 def _much(check: Check) -> str:
     margin = f", {abs(check.margin) * 100:.0f} % past" if check.margin is not None and check.margin < 0 else ""
-    return f"{check.value:.4g} {check.unit}{margin} (limit {check.limit})"
+    value = f"{check.value:.4g}" if isinstance(check.value, float) else check.value
+    return f"{value} {check.unit}{margin} (limit {check.limit})"

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to do with machines that failed: drain commands, and the guards before anybody runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from numabench.errors import UsageError
+from numabench.fleet import slurm
+from numabench.fleet.judge import KIND, SCHEMA, Report
+
+OURS = "numabench:"
+LEAST, SHARE = 3, 0.01  # of a class: more at once looks like a mistake of ours
+
+
+def load(path: str) -> Report:
+    """A report of `fleet collect`. Raises UsageError."""
+    try:
+        found = msgspec.json.decode(Path(path).read_bytes(), type=Report)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is no report of fleet collect: {error}") from None
+    if found.kind != KIND or found.schema != SCHEMA:
+        raise UsageError(f"{path} is no report of fleet collect of schema {SCHEMA}")
+    return found
+
+
+def drains(report: Report) -> list[tuple[str, list[str]]]:
+    """(host, command) of each machine that failed."""
+    failed = [host for host in report.hosts if host.verdict == "FAIL"]
+    commands = slurm.drains([(host.host, host.reason) for host in failed])
+    return [(host.host, words) for host, words in zip(failed, commands, strict=True)]
+
+
+def guard(report: Report) -> None:
+    """Raise UsageError when more machines of a class failed than max(3, 1 %)."""
+    for cohort in {host.cohort for host in report.hosts}:
+        mine = [host for host in report.hosts if host.cohort == cohort]
+        failed = sum(host.verdict == "FAIL" for host in mine)
+        most = max(LEAST, int(SHARE * len(mine)))
+        if failed > most:
+            raise UsageError(
+                f"--apply: {failed} of {len(mine)} machines of class {cohort} would be drained, at most {most} are; "
+                "look at the class first, or run the printed commands yourself"
+            )
+
+
+def foreign(hosts: Sequence[str]) -> dict[str, str]:
+    """{host: reason} of hosts that somebody else has given one."""
+    reasons = {host: slurm.reason_of(host) for host in hosts}
+    return {host: reason for host, reason in reasons.items() if reason and not reason.startswith(OURS)}
