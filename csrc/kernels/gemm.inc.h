@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM: C = alpha A B + beta C, row-major. This file picks vector type, operations and sizes for the tier;
  * gemm_body.inc.h is the algorithm, included once per element type. */
-#include <stddef.h>
-#include <stdint.h>
-
 #include "gemm_blocks.inc.h"
+#include "lanes.h"
 
 #define GEMM_CAT_(a, b) a##b
 #define GEMM_CAT(a, b)  GEMM_CAT_(a, b)
 #define GEMM_NAME(name) GEMM_CAT(nmb_gemm_##name##_, GEMM_TAG)
-/* A loop that has to vanish: accumulators that are indexed at run time would live in memory. */
-#ifdef __clang__
-#define GEMM_EACH(i, count) _Pragma("clang loop unroll(full)") for (size_t i = 0; i < (count); i++)
-#else
-#define GEMM_EACH(i, count) _Pragma("GCC unroll 16") for (size_t i = 0; i < (count); i++)
-#endif
-
 #if NMB_TIER_AVX512 || NMB_TIER_AVX2
 #include <immintrin.h>
 #if NMB_TIER_AVX512
@@ -44,21 +35,22 @@
 #define GEMM_FMA(x, y, z) ((x) * (y) + (z))
 #endif
 
-/* MR rows by NV vectors of accumulators fill the register file but for NV vectors of B and one element of A. A sliver
- * of A and one of B (KC deep) share L1; a packed block of B (KC x NC) takes at most half of L2, so that neither it nor
- * the strip of C that passes by has to go. */
+/* DEPTH is KC in bytes. MR rows by NV vectors of accumulators fill the register file but for NV vectors of B and one
+ * element of A. A packed block of B (KC x NC) takes half of L2, so that neither it nor the strip of C that passes by
+ * has to go. KC is as deep as that allows: every block of KC reads and writes C once, and the loads of a tile come from
+ * L2 in time anyway. */
 #if NMB_TIER_AVX512
-enum { GEMM_MR = 14, GEMM_NV = 2, GEMM_MC = 3584, GEMM_NC = 512 };
+enum { GEMM_MR = 14, GEMM_NV = 2, GEMM_MC = 3584, GEMM_NC = 256, GEMM_DEPTH = 2048 };
 #elif NMB_TIER_AVX2
-enum { GEMM_MR = 6, GEMM_NV = 2, GEMM_MC = 3072, GEMM_NC = 512 };
+enum { GEMM_MR = 6, GEMM_NV = 2, GEMM_MC = 3072, GEMM_NC = 512, GEMM_DEPTH = 1024 };
 #elif NMB_TIER_NEON
-enum { GEMM_MR = 8, GEMM_NV = 3, GEMM_MC = 2048, GEMM_NC = 288 };
+enum { GEMM_MR = 8, GEMM_NV = 3, GEMM_MC = 2048, GEMM_NC = 288, GEMM_DEPTH = 1024 };
 #else /* a vector is one element */
-enum { GEMM_MR = 4, GEMM_NV = 4, GEMM_MC = 1024, GEMM_NC = 256 };
+enum { GEMM_MR = 4, GEMM_NV = 4, GEMM_MC = 1024, GEMM_NC = 256, GEMM_DEPTH = 1024 };
 #endif
 
 #define GEMM_T   float
-#define GEMM_KC  256
+#define GEMM_KC  (GEMM_DEPTH / sizeof(float))
 #define GEMM_TAG f32
 #if NMB_TIER_AVX512
 #define GEMM_X ps
@@ -74,7 +66,7 @@ enum { GEMM_MR = 4, GEMM_NV = 4, GEMM_MC = 1024, GEMM_NC = 256 };
 #include "gemm_body.inc.h"
 
 #define GEMM_T   double
-#define GEMM_KC  192
+#define GEMM_KC  (GEMM_DEPTH / sizeof(double))
 #define GEMM_TAG f64
 #if NMB_TIER_AVX512
 #define GEMM_X pd
