@@ -17,6 +17,7 @@ from numabench import capabilities, experiments, firmware, jobs, kernels
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, snapshot
 from numabench.errors import Unsupported, UsageError
+from numabench.experiments.base import left_out
 from numabench.machine import Machine
 from numabench.measure import PASSES, TIGHT, groups, measure, most_passes
 from numabench.record import Journal, Record, now
@@ -83,6 +84,7 @@ def run(
         "names": list(names),
         "options": msgspec.json.decode(msgspec.json.encode(options)),
         "cases": len(cases),
+        "pairs_left_out": left_out(machine, options),
         "passes": most_passes(options),
         "precision": [options.precision] * 2 if options.precision else list(TIGHT[options.profile]),
     }

@@ -84,6 +84,12 @@ def chosen(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
     return [(i, j, why) for i, j, why in found if why or (i, j) in keep]
 
 
+def left_out(machine: Machine, options: Options) -> list[str]:
+    """Pairs of nodes that a plan bounded by classes does not measure, as ``initiator-target``."""
+    kept = set(chosen(machine, options))
+    return [f"{pair[0]}-{pair[1]}" for pair in pairs(machine, options) if pair not in kept]
+
+
 def differing(series: Sequence[Series], machine: Machine) -> Iterator[str]:
     """Pairs of one class whose intervals do not touch although the system calls them alike; in words."""
     at = {(s.case.initiator, s.case.target): s for s in series if s.usable and s.ci}

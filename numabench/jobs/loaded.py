@@ -62,10 +62,10 @@ def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) ->
     return found
 
 
-def _streams(case: Case, buffers: Loaded, delay: int, seed: int) -> list[_core.Work]:
+def _streams(case: Case, buffers: Loaded, delay: int, seed: int, loops: int = 0) -> list[_core.Work]:
     kernel = kernels.kernel(case.kernel, case.tier)
     return [
-        stream.work_on(kernel, buffer.region, seed + part, block=BLOCK, delay=delay)
+        stream.work_on(kernel, buffer.region, seed + part, block=BLOCK, delay=delay, loops=loops)
         for part, buffer in enumerate(buffers[1:])
     ]
 
@@ -83,7 +83,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     load = float(case.params["load"])
     if len(case.cpus) > 1:
         clock = bench.team(case.cpus).clock
-        works += _streams(case, buffers, 0 if load >= 1 else clock.additions(buffers.piece_ns / load), seed)
+        works += _streams(case, buffers, 0 if load >= 1 else clock.additions(buffers.piece_ns / load), seed, int(fixed))
     per_element = kernels.app_bytes(kernels.kernel(case.kernel, case.tier))
 
     def ns_per_load(stamps: Stamps) -> float:
