@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from statistics import median
-from typing import Protocol
+from typing import Protocol, Self
 
 from numabench import _core, jobs, timing
 from numabench.analysis import stats
@@ -36,9 +37,10 @@ class Hardware:
     def __init__(self, machine: Machine, options: Options) -> None:
         self.machine, self.options = machine, options
         self.clock = _core.Clock()
+        self.reference_s = partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
         self.teams: dict[tuple[int, ...], _core.Team] = {}
 
-    def __enter__(self) -> Hardware:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -80,7 +82,9 @@ class Hardware:
             before = [buffer.proof() for buffer in buffers]
             watch = Watch(case.cpus)
             watch.start()
+            began, meanwhile = self.clock.now_ns(), self.reference_s()
             windows, settled = self._windows(case, job)
+            meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
             changes = watch.stop()
             after = [buffer.proof() for buffer in buffers]
             values = tuple(job.figure(stamps) for stamps in windows)
@@ -90,6 +94,7 @@ class Hardware:
             placed = timing.nearest(buffers, self.machine, self.team) if before[0].how == "none" else None
             seen = Evidence(
                 placement_timed=placed,
+                clock_off=took / meanwhile - 1 if meanwhile > 0 else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 ring_nodes=job.ring_nodes,
                 checksum=job.checksum() if job.checksum else "",

@@ -10,6 +10,9 @@ from numabench.machine import Machine
 from numabench.memory import Buffer, Proof
 from numabench.series import Case, Evidence
 
+CLOCK_OFF = 0.01
+SWITCHES, SWITCHES_PER_S = 3, 20  # involuntary, within the windows: more means that others run on these CPUs
+
 
 def evidence(
     case: Case,
@@ -66,8 +69,13 @@ def evidence(
         "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
         "switches": sum(stamp.involuntary_switches for stamp in stamps),
         "faults": sum(stamp.minor_faults for stamp in stamps),
-        "steal_share": changes.steal_share or 0.0,
-        "throttled_us": changes.throttled_us or 0,
+        "voluntary_switches": sum(stamp.voluntary_switches for stamp in stamps),
+        "steal_share": changes.steal_share,
+        "throttled_us": changes.throttled_us,
+        "throttled_count": changes.throttled_count,
+        "cpu_pressure_us": changes.cpu_pressure_us,
+        "memory_pressure_us": changes.memory_pressure_us,
+        "vmstat": changes.moved,
         "skew_ns": max(max(row) - min(row) for row in starts),
     }
 
@@ -79,12 +87,15 @@ def flags(
     stamps = [stamp for window in windows for stamp in window]
     span = windows[0][0].end_ns - windows[0][0].start_ns
     low, high = seen.core_hz_seen
+    timed_s = sum(max(s.end_ns for s in window) - min(s.start_ns for s in window) for window in windows) / 1e9
     checks = {
         "misplaced": seen.pages_misplaced > 0
         or (seen.placement_timed is not None and seen.placement_timed not in seen.placement_requested),
         "not_resident": seen.pages_absent > 0,
         "migrated": seen.migrated > 0,
         "unpinned": any(stamp.cpu_start != stamp.cpu or stamp.cpu_end != stamp.cpu for stamp in stamps),
+        "clock_jumped": abs(seen.clock_off) > CLOCK_OFF,
+        "impossible_rate": any(impossible(kernels.kernel(case.kernel, case.tier), stamp) for stamp in stamps),
         "unverified_placement": seen.proof == "none",
         "page_kind_mixed": seen.page_kind_share < 0.99,
         "not_steady": not settled,
@@ -94,6 +105,21 @@ def flags(
         "oversubscribed": len(set(case.cpus)) < len(case.cpus),
         "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,
     }
+    if seen.switches > max(SWITCHES, SWITCHES_PER_S * timed_s * len(case.cpus)):
+        checks["contended"] = True
     # Pages proven to have stayed need no suspicion.
     others = [name for name in changes.flags if name != "migration_suspected" or seen.proof != "move_pages"]
-    return (*(name for name, raised in checks.items() if raised), *others)
+    return tuple(dict.fromkeys((*(name for name, raised in checks.items() if raised), *others)))
+
+
+def impossible(kernel: _core.Kernel, stamp: _core.Stamp) -> bool:
+    """Whether a thread did more per cycle than any core can; only where the frequency was measured.
+
+    A load that waits for its predecessor takes 3 cycles at least, and no core moves 512 bytes of arrays in one.
+    """
+    hz, seconds = max(stamp.core_hz_before, stamp.core_hz_after), (stamp.end_ns - stamp.start_ns) / 1e9
+    if not hz or seconds <= 0 or kernel.family not in ("stream", "stride", "chase"):
+        return False
+    each = kernel.bytes_read + kernel.bytes_written
+    most = _core.MAX_CHAINS / 3 if kernel.dependent else 512 / each
+    return bool(stamp.elements / (seconds * hz) > most)

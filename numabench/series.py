@@ -19,6 +19,8 @@ FATAL = {
     "throttled": "the cgroup's CPU quota stopped the threads during the measurement",
     "migrated": "pages moved during the measurement",
     "stolen": "the hypervisor took more than 1 % of the CPU time",
+    "clock_jumped": "the clock ran away from the system's by more than 1 %",
+    "impossible_rate": "more was counted than a core can do: the loop did not run",
     "wrong_tier": "another instruction set ran than the one asked for",
     "generator_late": "requests were not sent in time: the latencies are not those of the load asked for",
 }
@@ -134,8 +136,14 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     core_hz_seen: tuple[float, float] = (0.0, 0.0)  # lowest and highest over the windows
     switches: int = 0  # involuntary context switches within the windows
     faults: int = 0
-    steal_share: float = 0.0
-    throttled_us: int = 0
+    voluntary_switches: int = 0
+    steal_share: float | None = None  # None, here and below: this system does not tell
+    throttled_us: int | None = None
+    throttled_count: int | None = None
+    cpu_pressure_us: int | None = None
+    memory_pressure_us: int | None = None
+    vmstat: dict[str, int] = {}  # counters of migration, collapse and demotion that rose: system-wide, hints only
+    clock_off: float = 0.0  # drift of the clock against CLOCK_MONOTONIC_RAW over the windows, as a share
     skew_ns: float = 0.0
     ring_nodes: int = 0
     checksum: str = ""

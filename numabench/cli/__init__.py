@@ -15,6 +15,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERNAL = 1, 2, 3, 70
 COMMANDS = {
     "topology": ("look", "The machine as seen: nodes, CPUs, caches, distances, memory."),
     "doctor": ("look", "Can this machine be measured, what is in the way, and the line that fixes it."),
+    "selftest": ("trust", "Plants faults and says which of them the suite notices here."),
     "list": ("look", "Experiments, kernels and tiers, and what is unavailable here."),
     "run": ("run", "Measure: all experiments, or those named."),
     "show": ("run", "Print a saved record."),

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The self-test itself: faults that guards notice, guards that were taken out, and what cannot be planted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from numabench import evidence, selftest
+from numabench.errors import NumabenchError
+from numabench.machine import Machine
+from numabench.selftest import FAULTS, Bench, Fault
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+# Those that need neither a second node nor a control group nor the scheduler's help.
+ALWAYS = (
+    "untouched buffer",
+    "short cycle",
+    "buffer that fits in a cache",
+    "pages dropped meanwhile",
+    "loop optimised away",
+    "clock that jumps",
+)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine.load()
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_planted_fault_is_noticed(name: str, machine: Machine) -> None:
+    outcome = selftest._try(BY_NAME[name], machine, frozenset())
+    assert outcome.state == "caught", outcome
+
+
+@pytest.mark.parametrize(
+    "name", ["huge pages made half-way", "thread not where pinned", "CPU quota", "noisy neighbour"]
+)
+def test_fault_that_needs_the_system_is_noticed_or_cannot_be_planted(name: str, machine: Machine) -> None:
+    outcome = selftest._try(BY_NAME[name], machine, frozenset())
+    assert outcome.state in ("caught", "unavailable"), outcome
+    assert outcome.seen
+
+
+def test_a_guard_taken_out_is_a_miss(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the self-test could not fail."""
+    monkeypatch.setattr(evidence, "impossible", lambda kernel, stamp: False)
+    monkeypatch.setattr(evidence, "CLOCK_OFF", 1e9)
+    for name in ("loop optimised away", "clock that jumps"):
+        assert selftest._try(BY_NAME[name], machine, frozenset()).state == "missed"
+
+
+def test_a_fault_that_is_there_anyway_is_not_counted(machine: Machine) -> None:
+    outcome = selftest._try(BY_NAME["untouched buffer"], machine, frozenset({"not_resident"}))
+    assert outcome.state == "unavailable"
+
+
+def test_an_error_while_planting_is_not_a_catch(machine: Machine) -> None:
+    def broken(bench: Bench) -> object:
+        raise NumabenchError("no memory")
+
+    fault = Fault("x", "y", "", broken)  # type: ignore[arg-type]
+    assert selftest._try(fault, machine, frozenset()).state == "unavailable"
+
+
+def test_nothing_planted_is_clean(machine: Machine) -> None:
+    for kernel in ("read", "chase"):
+        outcome, _ = selftest._clean(machine, kernel)
+        assert outcome.state == "clean", outcome
+
+
+def test_the_command_agrees_with_its_exit_code() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "numabench", "selftest", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    data = json.loads(done.stdout)
+    assert {one["fault"] for one in data["outcomes"]} >= set(BY_NAME)
+    assert data["caught"] >= len(ALWAYS)
+    assert done.returncode == (1 if data["missed"] or data["false_alarms"] else 0)
+    assert "Traceback" not in done.stderr
