@@ -128,13 +128,13 @@ class Hardware:
         return [self._window(case, works, job.window_ns, core_hz=True) for works in takes], settled
 
     def _window(self, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
-        """One window in which the first thread worked: on a busy machine its turn may come after the end.
+        """One window in which every thread worked: on a busy machine a turn may come after the end.
 
         Raises NumabenchError when that happens time and again.
         """
         for _ in range(RETAKES):
             stamps = self.team(case.cpus).run(works, window_ns=window_ns, core_hz=core_hz)
-            if stamps[0].elements:
+            if all(stamp.elements for stamp, work in zip(stamps, works, strict=True) if work.kernel):
                 return stamps
         raise NumabenchError(
             f"{RETAKES} windows of {window_ns / 1e6:g} ms ended before CPU {', '.join(map(str, case.cpus))} got to the "

@@ -33,13 +33,35 @@ static inline size_t nmb_piece_end(const nmb_args *args, size_t i, size_t n)
 
 /* Additions of which each waits for the one before, from one delay to the next: out-of-order execution cannot overlap
  * them, so that in the long run at most one piece passes every args->delay cycles. The sum doubles, because some cores
- * add constants without taking time. */
+ * add constants without taking time. Straight rows behind branches that always go the same way: the end of a loop of
+ * single additions is not foreseen, and each piece would then wait for memory by itself. */
+#if defined(__x86_64__)
+#define NMB_ADDITIONS(count) __asm__ volatile(".rept " #count "\n\taddq %0, %0\n\t.endr" : "+r"(chain)::"cc")
+#elif defined(__aarch64__)
+#define NMB_ADDITIONS(count) __asm__ volatile(".rept " #count "\n\tadd %0, %0, %0\n\t.endr" : "+r"(chain))
+#else
+#define NMB_ADDITIONS(count)                                                                                           \
+    for (unsigned nmb_i = 0; nmb_i < (count); nmb_i++) {                                                               \
+        chain += chain;                                                                                                \
+        __asm__ volatile("" : "+r"(chain));                                                                            \
+    }
+#endif
 static inline uint64_t nmb_delay(uint64_t chain, uint64_t additions)
 {
-    for (; additions; additions--) {
-        chain += chain;
-        __asm__ volatile("" : "+r"(chain));
-    }
+    if (additions & 1)
+        NMB_ADDITIONS(1);
+    if (additions & 2)
+        NMB_ADDITIONS(2);
+    if (additions & 4)
+        NMB_ADDITIONS(4);
+    if (additions & 8)
+        NMB_ADDITIONS(8);
+    if (additions & 16)
+        NMB_ADDITIONS(16);
+    if (additions & 32)
+        NMB_ADDITIONS(32);
+    for (additions >>= 6; additions; additions--)
+        NMB_ADDITIONS(64);
     return chain;
 }
 
