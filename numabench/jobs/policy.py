@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from numabench import _core, kernels
+from numabench.errors import NumabenchError
 from numabench.jobs.base import Bench, Job, rate_job
 from numabench.jobs.base import rate_seconds as seconds
 from numabench.jobs.stream import RATE_BLOCK, rate_of
@@ -15,7 +16,7 @@ from numabench.series import Case
 
 __all__ = ["WEIGHTS", "buffers", "prepare", "seconds"]
 
-SLICE = 2 << 20  # slices begin where a huge page does, so that its first touch decides for one thread only
+LEAST_SLICE = 1 << 16
 # What people do with weights, in the words of the tables.
 WEIGHTS = {
     "main": "main thread touches first",
@@ -52,10 +53,14 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     """Each thread reads its slice, of its own node's copy where there is one."""
     kernel = kernels.kernel(case.kernel, case.tier)
     copies = {buffer.nodes[0]: buffer for buffer in buffers if buffer.nodes}
-    units, works = buffers[0].bytes // SLICE, []
+    # Whole pages, cut as touching cuts them, so that a thread reads what it touched first.
+    unit = max(buffers[0].region.page_bytes, LEAST_SLICE)
+    units, works = buffers[0].bytes // unit, list[_core.Work]()
+    if units < len(case.cpus):
+        raise NumabenchError(f"{buffers[0].bytes} bytes are fewer than a page for each of {len(case.cpus)} threads")
     for part, cpu in enumerate(case.cpus):
         buffer = copies.get(bench.machine.cpu(cpu).node or 0, buffers[0]) if len(buffers) > 1 else buffers[0]
-        low, high = (units * (part + k) // len(case.cpus) * SLICE for k in (0, 1))
+        low, high = (units * (part + k) // len(case.cpus) * unit for k in (0, 1))
         works.append(
             _core.Work(kernel, a=(buffer.region, low), bytes=high - low, block=RATE_BLOCK, loops=int(fixed), seed=seed)
         )

@@ -51,7 +51,7 @@ def measured(machine: Machine, folder: Path, name: str, *arguments: str, seed: i
         "--seed",
         str(seed),
     ]
-    result = boot(machine, [*argv, *arguments, "-o", str(out)], timeout=500, scratch=folder)
+    result = boot(machine, [*argv, *arguments, "-o", str(out)], timeout=900, scratch=folder)
     assert result.status == 0, result
     return records.load(str(out))
 
@@ -122,7 +122,7 @@ def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
     ns = 1e9 / image.tsc_hz()
 
     def measure(seed: int) -> Record:
-        return measured(TIERED, tmp_path, "loaded", "--size", "4MiB", "--passes", "3", seed=seed)
+        return measured(TIERED, tmp_path, "loaded", "--size", "2MiB", "--passes", "2", seed=seed)
 
     def wrong(runs: list[Record]) -> str:
         def of(target: int, load: float) -> list[Sample]:
