@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from numabench.analysis.verdict import WORST_FIRST
 from numabench.errors import Unsupported
 from numabench.fleet.judge import Host, Report
-from numabench.reports.validation import _xml, write
+from numabench.reports.validation import write, xml_text
 from numabench.validation.metrics import BY_NAME
 from numabench.validation.outcome import dumps
 
@@ -70,12 +70,12 @@ def junit(report: Report) -> str:
     count = {"failure": 0, "error": 0}
     for host in report.hosts:
         case = ElementTree.SubElement(
-            suite, "testcase", classname="numabench.fleet", name=_xml(f"machine @{host.host}")
+            suite, "testcase", classname="numabench.fleet", name=xml_text(f"machine @{host.host}")
         )
         if host.verdict not in ("PASS", "WARN"):
             tag = "failure" if host.verdict == "FAIL" else "error"
             count[tag] += 1
-            ElementTree.SubElement(case, tag, type=host.verdict, message=_xml(host.reason))
+            ElementTree.SubElement(case, tag, type=host.verdict, message=xml_text(host.reason))
     suite.set("failures", str(count["failure"]))
     suite.set("errors", str(count["error"]))
     ElementTree.indent(root)

@@ -104,7 +104,7 @@ def junit(results: Sequence[Result]) -> str:
     for result in results:
         counts = dict.fromkeys(("failures", "errors", "skipped"), 0)
         suite = ElementTree.SubElement(
-            root, "testsuite", name="numabench", hostname=_xml(result.host), timestamp=result.created
+            root, "testsuite", name="numabench", hostname=xml_text(result.host), timestamp=result.created
         )
         checks: Sequence[Check] = result.checks
         if not any(check.verdict == result.verdict for check in checks):
@@ -118,7 +118,7 @@ def junit(results: Sequence[Result]) -> str:
             if names[name] > 1:
                 name += f" ({names[name]})"
             case = ElementTree.SubElement(
-                suite, "testcase", classname=f"numabench.{check.layer}", name=_xml(f"{name} @{result.host}")
+                suite, "testcase", classname=f"numabench.{check.layer}", name=xml_text(f"{name} @{result.host}")
             )
             _case(case, check, counts)
         suite.set("tests", str(len(checks)))
@@ -133,10 +133,10 @@ def _case(case: ElementTree.Element, check: Check, counts: dict[str, int]) -> No
     known = {"value": figure(check), "unit": check.unit, "limit": check.limit, "margin": check.margin}
     for name, value in known.items():
         if value not in ("", None, "-"):
-            ElementTree.SubElement(properties, "property", name=name, value=_xml(str(value)))
+            ElementTree.SubElement(properties, "property", name=name, value=xml_text(str(value)))
     for at, value in enumerate(check.rounds):
         ElementTree.SubElement(properties, "property", name=f"round {at + 1}", value=repr(value))
-    message = _xml(f"{check.label}: {figure(check)} {check.limit} {check.text}".strip())
+    message = xml_text(f"{check.label}: {figure(check)} {check.limit} {check.text}".strip())
     if check.verdict == "FAIL":
         ElementTree.SubElement(case, "failure", type=check.reason or "FAIL", message=message)
         counts["failures"] += 1
@@ -150,7 +150,7 @@ def _case(case: ElementTree.Element, check: Check, counts: dict[str, int]) -> No
         ElementTree.SubElement(case, "system-out").text = f"WARN {check.reason}: {message}"
 
 
-def _xml(text: str) -> str:
+def xml_text(text: str) -> str:
     """Text without what XML cannot hold."""
     return _CONTROL.sub("?", text)
 
