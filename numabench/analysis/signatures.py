@@ -60,7 +60,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "memory channel missing",
         ("one node's bandwidth low", "channels low", "node's memory low"),
         {"one node's bandwidth low": 2, "node's memory low": 2, "channels low": 2},
-        ("all bandwidth low", "one package slow", "link bandwidth low"),
+        ("all bandwidth low", "one package slow", "link bandwidth low", "one node's latency high", "link latency high"),
         "MemTotal of the node and the module list (dmidecode -t memory): a module or channel is not there; idle "
         "latency and one thread's bandwidth hardly move",
         "reseat or replace the module; look at the firmware's memory training log",
