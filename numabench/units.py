@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from numabench.errors import UsageError
 
@@ -21,7 +22,7 @@ def parse_bytes(text: str | int) -> int:
     value = 0
     if match:
         table = _DECIMAL if match[3] == "b" and match[2] else _BINARY
-        value = int(float(match[1]) * table[match[2]])
+        value = int(Fraction(match[1]) * table[match[2]])
     if not 0 < value < 1 << 60:
         raise UsageError(
             f"size {text!r}: a positive number with an optional unit is allowed, such as 4096, 64KiB, 1GiB"

@@ -20,7 +20,7 @@ from numabench.evidence import evidence, flags
 from numabench.machine import Machine
 from numabench.memory import Buffer, allocate
 from numabench.record import Record
-from numabench.series import Case, Options
+from numabench.series import Case, Evidence, Options
 from tests.fakes import Fake, many, two_nodes
 
 PAGE = 4096
@@ -171,6 +171,7 @@ def test_twin_moved_and_misplaced_pages_raise_flags(
         cpu=0,
         cpu_start=0,
         cpu_end=0,
+        voluntary_switches=0,
         involuntary_switches=0,
         minor_faults=0,
     )
@@ -179,5 +180,5 @@ def test_twin_moved_and_misplaced_pages_raise_flags(
     found = evidence(case, [buffer], [_proof(before)], [_proof(after, moved)], [[stamp]], changes, clock)
     assert found["placement_seen"] == after
     assert found["migrated"] == moved
-    seen: Any = SimpleNamespace(**found)
+    seen = Evidence(**found)  # type: ignore[arg-type]
     assert set(flags(case, seen, changes, [[stamp]], True, two_nodes())) == raised
