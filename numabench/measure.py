@@ -182,7 +182,7 @@ class _Run:
         """How far it is: a case that is not done is taken to need all of its passes."""
         most = most_passes(self.options)
         due = [
-            max([most - len(self.samples[key(c)]) for c in group if not self.done(c, most)], default=0)
+            max([max(most - len(self.samples[key(c)]), 1) for c in group if not self.done(c, most)], default=0)
             for group in self.groups
         ]
         known = [cost for cost in self.cost if cost]
