@@ -27,7 +27,7 @@ LIKWID = {
 }
 ISA = ("sse", "avx", "avx512", "avx_fma", "avx512_fma")
 CACHED = ("read", "copy", "triad")
-LIKWID_BYTES, WINDOW_NS, LINES = 30e9, 100e6, 64 * 24  # a likwid run in caches, a window of ours, whole lines of all
+LIKWID_BYTES, WINDOW_NS, LINES = 15e9, 100e6, 64 * 24  # a likwid run in caches, a window of ours, whole lines of all
 STREAM_TESTS = {"copy": "Copy", "scale": "Scale", "add": "Add", "triad": "Triad"}
 
 

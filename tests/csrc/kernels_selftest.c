@@ -2,7 +2,7 @@
 /* Every kernel of the stream, stride and chase families in every usable tier against a plain reference, without an
  * interpreter, so that it runs under valgrind, sanitizers and emulators. Arrays end at, or begin behind, a page that
  * cannot be touched; what lies around them inside the pages is compared byte by byte. One line per check; the exit
- * status is the number of failed checks, at most 1. */
+ * status is the number of failed checks, at most 1. `time` as first argument: what is right is timed too. */
 #define _GNU_SOURCE /* mmap's MAP_ANONYMOUS */
 #include "nmb.h"
 
@@ -145,6 +145,29 @@ static nmb_args arguments(const size_t *offset, size_t n, size_t stride)
     args.scalar = -3.0;
     args.seed = 7;
     return args;
+}
+
+/* Best of several, in arrays that L1 holds, at the given shift: what checking has shown right is then timed. */
+static void time_kernel(const char *tier, const nmb_kernel *kernel, const nmb_clock *clock)
+{
+    enum { ELEMENTS = 1000, LOOPS = 200, TRIES = 20 };
+    printf("time %s/%s:", tier, kernel->name);
+    for (size_t s = 0; s < COUNT(shifts); s++) {
+        const size_t offset[ARRAYS] = {shifts[s], shifts[s], shifts[s], shifts[s]};
+        uint64_t best = UINT64_MAX;
+        buffers_fill();
+        for (int i = 0; i < TRIES; i++) {
+            nmb_args args = arguments(offset, ELEMENTS, sizeof(double));
+            args.seed = (uint64_t)i;
+            const uint64_t begin = nmb_clock_now(clock);
+            kernel->fn(&args, LOOPS);
+            const uint64_t took = nmb_clock_now(clock) - begin;
+            best = took < best ? took : best;
+        }
+        const double bytes = (double)(kernel->bytes_read + kernel->bytes_written) * ELEMENTS * LOOPS;
+        printf(" %.1f", bytes / ((double)best * 1e9 / clock->hz));
+    }
+    printf(" GB/s at shifts of 0, 8, 16, 24, 40, 56 bytes\n");
 }
 
 static const char *check_case(const nmb_kernel *kernel, const size_t *offset, size_t n, size_t stride, uint64_t loops)
@@ -290,12 +313,16 @@ static void check_gather(const char *tier, const nmb_kernel *kernel)
     report(tier, kernel, "sums of rows", cases, wrong);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const int timed = argc > 1 && !strcmp(argv[1], "time");
+    nmb_clock clock;
     nmb_tier tiers[8];
     const size_t count = nmb_tiers(tiers, COUNT(tiers));
     setvbuf(stdout, NULL, _IOLBF, 0);
     buffers_create();
+    if (nmb_clock_init(NMB_CLOCK_COUNTER, &clock))
+        return 1;
     for (size_t t = 0; t < count; t++) {
         if (!tiers[t].usable) {
             printf("unavailable %s: this CPU is below %s\n", tiers[t].name, tiers[t].level);
@@ -308,6 +335,8 @@ int main(void)
                 check_accounting(tiers[t].name, kernel);
                 if (kernel->bytes_written && !kernel->bytes_read)
                     check_stored_values(tiers[t].name, kernel);
+                if (timed)
+                    time_kernel(tiers[t].name, kernel, &clock);
             } else if (!strcmp(kernel->family, "chase")) {
                 check_chase(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "gather")) {

@@ -115,3 +115,53 @@ def test_chase_is_straight_and_does_not_spill(
     assert len(stack) <= 2  # the turn's counter, once a turn; a spilled pointer would be there at each load
     assert bool(moves) == (chains in LONG_CHAINS)
     assert len(turn) <= len(loads) + len(moves) + len(stack) + 4
+
+
+def innermost(lines: list[Line]) -> list[str]:
+    return [line.text for line in min(loops(lines), key=len)]
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    ("name", "locked"), [("flag", ""), ("cas", "lock cmpxchg"), ("add", "lock x?add"), ("queue", "")]
+)
+def test_hand_over_is_what_it_is_named_for(
+    name: str, locked: str, tier: str, functions: dict[tuple[str, str], list[Line]]
+) -> None:
+    lines = [line.text for line in functions[tier, "nmb_queue" if name == "queue" else f"nmb_pingpong_{name}"]]
+    found = [text for text in lines if text.startswith(("lock", "xchg")) and "%ax,%ax" not in text]
+    assert bool(found) == bool(locked)
+    assert all(re.match(locked, text) for text in found)
+    assert not [text for text in lines if re.match(r"pause|[lms]fence|rep nop", text)]
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("tier", TIERS)
+def test_waiting_is_a_load_in_a_loop(tier: str, functions: dict[tuple[str, str], list[Line]]) -> None:
+    """The poll reads memory each time: an instruction of the loop has a memory operand."""
+    for name in ("nmb_pingpong_flag", "nmb_pingpong_add", "nmb_queue"):
+        turn = innermost(functions[tier, name])
+        assert [text for text in turn if re.match(r"(mov|cmp)\s.*\(%\w+\)", text)], name
+        assert len(turn) <= 5, name
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("tier", TIERS)
+def test_delay_is_a_chain_of_additions(tier: str, functions: dict[tuple[str, str], list[Line]]) -> None:
+    doubling = re.compile(r"add\s+(%\w+),\1$|lea\s+\((%\w+),\2,1\)")
+    for kernel in kernels.tiers()[tier].kernels.values():
+        if kernel.family == "stream":
+            found = [loop for loop in loops(functions[tier, function_of(kernel)]) if len(loop) <= 4]
+            assert [loop for loop in found if any(doubling.match(line.text) for line in loop)], kernel.name
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("tier", TIERS)
+def test_gather_reads_rows_in_vectors(tier: str, functions: dict[tuple[str, str], list[Line]]) -> None:
+    lines = functions[tier, "nmb_gather"]
+    register = REGISTER[tier] or "%r"
+    reads = [line.text for loop in loops(lines) for line in loop if re.match(r"v?p?addq?\s+.*\(%\w+\)", line.text)]
+    assert reads
+    assert all(register in text for text in reads)
+    assert not [line.text for line in lines if re.match(r"vp?gather|v?movnt", line.text)]
