@@ -44,6 +44,10 @@ class CommandFailed(NumabenchError):
     """A command ended with an error, ran too long, or did not print what was looked for."""
 
 
+class RanTooLong(CommandFailed):
+    """A command was ended because its time was up."""
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run something: the words of a command, what is added to its environment, the CPUs it may use."""
 
@@ -146,8 +150,8 @@ class Runner:
             changed = {key: (old, now[key]) for key, old in self._settings.items() if now[key] != old}
             yield Block(number=number, runs=runs, changed=changed)
 
-    def run(self, arm: Arm, block: int = 0) -> Run:
-        """One fresh process to its end. Raises CommandFailed and UsageError."""
+    def run(self, arm: Arm, block: int = 0, during: Callable[[int], None] | None = None) -> Run:
+        """One fresh process to its end; ``during`` is given its number first. Raises CommandFailed and UsageError."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             watch = Watch(arm.cpus or self.machine.allowed_cpus)
             hz = self._clock.core_hz()
@@ -156,7 +160,7 @@ class Runner:
             began = time.monotonic_ns()
             with _held_back() as arrived:
                 process = self._start(arm, out, err)
-            status, used, ended = self._wait(process, arm, arrived)
+            status, used, ended = self._wait(process, arm, arrived, during)
             seen = watch.stop()
             text = _tail(out), _tail(err)
         if status not in self._allowed:
@@ -222,15 +226,17 @@ class Runner:
             raise CommandFailed(f"{arm.name}: cannot prepare {arm.command[0]} on CPUs {list(arm.cpus)}") from error
 
     def _wait(
-        self, process: subprocess.Popen[bytes], arm: Arm, arrived: list[int]
+        self, process: subprocess.Popen[bytes], arm: Arm, arrived: list[int], during: Callable[[int], None] | None
     ) -> tuple[int, resource.struct_rusage, int]:
         """Exit status (negative: signal), resources, and the moment of the end."""
         pid = process.pid
         try:
             for signum in arrived:
                 signal.raise_signal(signum)
+            if during:
+                during(pid)
             if not _ends(pid, self.timeout_s):
-                raise CommandFailed(f"{arm.name} ran longer than {format_seconds(self.timeout_s)} (--timeout)")
+                raise RanTooLong(f"{arm.name} ran longer than {format_seconds(self.timeout_s)} (--timeout)")
             ended = time.monotonic_ns()
             _, status, used = os.wait4(pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)

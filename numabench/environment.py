@@ -115,10 +115,10 @@ def free_huge_pages(node: int, page_bytes: int, root: str | os.PathLike[str] = "
     return max(0, min(own, whole - (tree.number(f"{total}/resv_hugepages") or 0)))
 
 
-def _cgroup_dirs(tree: Tree, controller: str) -> tuple[int, list[str]]:
+def _cgroup_dirs(tree: Tree, controller: str, pid: str = "self") -> tuple[int, list[str]]:
     """Version and directories that limit this process for a controller, its own first; version 0 when unknown."""
     path, version = None, 0
-    for line in (tree.text("proc/self/cgroup") or "").splitlines():
+    for line in (tree.text(f"proc/{pid}/cgroup") or "").splitlines():
         number, controllers, where = [*line.split(":", 2), "", ""][:3]
         if controller in controllers.split(","):
             path, version = where, 1
@@ -157,6 +157,20 @@ def _cpu_quota(tree: Tree) -> float | None:
         if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
             found.append(int(words[0]) / int(words[1]))
     return min(found, default=None)
+
+
+def cgroup_without_quota() -> str | None:
+    """The nearest cgroup, upwards from this process's, without a CPU quota and open to processes; or None."""
+    tree = Tree()
+    version, dirs = _cgroup_dirs(tree, "cpu")
+    name = "cpu.max" if version == 2 else "cpu.cfs_quota_us"
+    limited = [(tree.text(f"{path}/{name}") or "max").split()[0] not in ("max", "-1") for path in dirs]
+    for at, path in enumerate(dirs):
+        # A cgroup of version 2 that hands controllers on takes no processes, unless it is the root.
+        full = version == 2 and at + 1 < len(dirs) and bool(tree.text(f"{path}/cgroup.subtree_control"))
+        if not any(limited[at:]) and not full and os.access(f"/{path}/cgroup.procs", os.W_OK):
+            return f"/{path}"
+    return None
 
 
 def _memory_limit(tree: Tree) -> tuple[int | None, int | None]:
@@ -209,10 +223,10 @@ class Disturbance(msgspec.Struct, frozen=True):
 class Watch:
     """Counters of disturbance over one interval, for the CPUs used. Missing files are None, never an error."""
 
-    def __init__(self, cpus: Iterable[int], root: str | os.PathLike[str] = "/") -> None:
+    def __init__(self, cpus: Iterable[int], root: str | os.PathLike[str] = "/", pid: int | None = None) -> None:
         self._tree = Tree(root)
         self._cpus = {b"cpu%d" % cpu for cpu in cpus}
-        version, dirs = _cgroup_dirs(self._tree, "cpu")
+        version, dirs = _cgroup_dirs(self._tree, "cpu", str(pid or "self"))
         self._stats = [f"{path}/cpu.stat" for path in dirs]
         # Version 2 counts microseconds under another name than version 1 counts nanoseconds.
         self._unit = re.compile(rb"throttled_usec (\d+)" if version == 2 else rb"throttled_time (\d+)")

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": ("report", "One page that works offline, or a single figure."),
     "compare": ("prove", "Before and after: two records, cell by cell."),
     "ab": ("prove", "Any two commands, interleaved: did the change help?"),
+    "diagnose": ("prove", "What is in a program's way, and a proof by the one change that helps."),
     "recommend": ("recommend", "Exact flags for a tool, from a record."),
     "tune": ("tune", "The placements of any command, tried and ranked."),
     "validate": ("validate", "Hold this machine or a record against a specification, a baseline, or itself."),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that prove a change: compare records, ab any two commands."""
+"""Commands that prove: compare records, ab any two commands, diagnose a program."""
 
 from __future__ import annotations
 
@@ -140,4 +140,55 @@ def ab(first: str, second: str | None, aa: bool, metric: str, better: Any, same:
     if found.reasons:
         raise click.exceptions.Exit(EXIT_NOTHING)
     if found.change and found.change.verdict == "worse":
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--pid", type=click.IntRange(1), help="A process that runs already; it is only looked at.")
+@click.option("--seconds", default="10s", metavar="TIME", help="How long to watch.")
+@click.option("--record", "file", metavar="FILE.json", help="A record of this machine, to predict gains.")
+@click.option("--no-try", is_flag=True, help="Only look; do not run the command again with one thing changed.")
+@click.option("--blocks", default=6, type=click.IntRange(6, 30), help="Pairs of processes of a try.")
+@click.option("--timeout", default="2min", metavar="TIME", help="For one process; a server is ended then.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def diagnose(
+    command: tuple[str, ...], pid: int | None, seconds: str, file: str | None, no_try: bool, blocks: int, timeout: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Where a program's threads run, where its pages are, what is in its way, and what to change.
+
+    Exit codes: 0 healthy, 1 a cause was found, 2 usage, 3 nothing can be said.
+
+    Example: numabench diagnose -- ./serve --once
+    """
+    from numabench import diagnose as diagnosing
+    from numabench import record as records
+    from numabench.cli.progress import Telling
+    from numabench.machine import Machine
+    from numabench.reports import verdicts
+    from numabench.units import parse_seconds
+
+    if bool(command) == (pid is not None):
+        raise UsageError("give either --pid N or -- COMMAND")
+    watched = parse_seconds(seconds)
+    latency = diagnosing.latency_matrix(records.load(file)) if file else {}
+    machine = Machine.load()
+    with Telling() as told:
+        found = (
+            diagnosing.diagnose_pid(pid, machine, watched, latency, told)
+            if pid is not None
+            else diagnosing.diagnose_command(
+                command,
+                machine,
+                watched,
+                latency,
+                attempt=not no_try,
+                blocks=blocks,
+                timeout_s=parse_seconds(timeout),
+                tell=told,
+            )
+        )
+    _print(found, verdicts.diagnosis(found), as_json)
+    if not found.healthy:
         raise click.exceptions.Exit(EXIT_FAILED)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from numabench.analysis.compare import ALPHA, POWER, Change
 from numabench.changes import CellChange, Comparison
+from numabench.diagnose import Diagnosis, Tried
 from numabench.trial import Trial
-from numabench.units import format_bytes, format_value
+from numabench.units import format_bytes, format_numbers, format_value
 
 ORDER = ("worse", "better", "small change", "no detectable change", "equivalent", "not comparable")
 
@@ -128,3 +129,53 @@ def trial(found: Trial, markdown: bool = False) -> list[str]:
     lines += [("- " if markdown else "  ") + line for line in said]
     lines += [f"{'- ' if markdown else '  '}disturbed: {line}" for line in found.disturbed]
     return lines
+
+
+def diagnosis(found: Diagnosis) -> list[str]:
+    """What was seen, what it means, what trying showed, and what could not be seen."""
+    from numabench.analysis.diagnosis import busy
+
+    facts = found.facts
+    threads = busy(facts)
+    ran = sum(facts.run_by_node.values()) or 1.0
+    name = " ".join(found.target.split())
+    name = name if len(name) <= 60 else name[:57] + "..."
+    lines = [f"{name}: {len(threads)} busy of {len(facts.threads)} threads, watched for {facts.seconds:.1f} s", ""]
+    nodes = sorted({*facts.run_by_node, *facts.anonymous, *(n for pages in facts.files.values() for n in pages)})
+    lines.append("          CPU time   own memory   mapped files")
+    for node in nodes:
+        files = sum(pages.get(node, 0) for pages in facts.files.values())
+        cells = format_bytes(facts.anonymous.get(node, 0)), format_bytes(files)
+        lines.append(f"node {node:<4} {facts.run_by_node.get(node, 0.0) / ran:>8.0%}   {cells[0]:>10}   {cells[1]:>12}")
+    cpus = tuple(sorted({cpu for thread in threads for cpu in thread.cpus}))
+    moves = sum(thread.migrations or 0 for thread in threads)
+    used = f"CPUs used {format_numbers(cpus) or 'none'} of {format_numbers(facts.allowed)}"
+    lines += ["", f"{used}, {moves} changes of CPU, {facts.faults} page faults ({facts.major_faults} from disk)"]
+    if facts.balancing:
+        lines.append("NUMA balancing, whole system: " + ", ".join(f"{k} {v}" for k, v in facts.balancing.items()))
+    standing = found.standing()
+    lines += ["", "What it means" if found.findings else "Healthy: nothing in its way that can be seen here"]
+    for finding in found.findings:
+        tried = next((t for t in found.tried if t.cause == finding.cause), None)
+        word = finding.cause if finding in standing else f"{finding.cause} (withdrawn)"
+        doubt = "" if finding.trusted else " (seen while the CPUs were contended: look again)"
+        lines.append(f"  {word}: {finding.evidence}{doubt}")
+        if finding.gain:
+            lines.append(f"    expected from the record: accesses take {finding.gain:.2f}x the time of local ones")
+        if tried:
+            lines.append(f"    {_tried(tried)}")
+        if finding in standing:
+            lines.append(f"    change: {finding.change}")
+    if found.findings and found.healthy:
+        lines.append("Healthy: no cause survived being tried")
+    lines += ["", "Not seen", *(f"  {line}" for line in facts.unseen)]
+    return lines
+
+
+def _tried(tried: Tried) -> str:
+    if tried.outcome == "not tried":
+        return f"not tried: {tried.reason}"
+    ci = f" [{tried.ci[0]:.3f}, {tried.ci[1]:.3f}]" if tried.ci else ""
+    said = f"{tried.outcome}: {tried.what} it takes {tried.ratio:.3f}x{ci} the time"
+    mde = f" ({tried.mde:.1%} would show)" if tried.mde is not None and tried.outcome != "proven" else ""
+    return said + mde

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watch a program, name what is in its way, and try the one change that would prove it where the program is ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+
+from numabench.analysis import compare, stats
+from numabench.analysis.diagnosis import Cause, Facts, Finding, busy, findings
+from numabench.commands import Arm, Metric, RanTooLong, Runner
+from numabench.environment import cgroup_without_quota
+from numabench.errors import Unsupported
+from numabench.machine import Machine
+from numabench.processes import Observer
+from numabench.record import Record
+from numabench.series import Progress
+from numabench.units import format_numbers
+
+Outcome = Literal["proven", "withdrawn", "undecided", "not tried"]
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+LEAST_S = 0.2  # shorter than this nothing can be said of a program
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One intervention: the command with only the suspected factor changed, over the command as it is."""
+
+    cause: Cause
+    what: str
+    outcome: Outcome
+    reason: str = ""
+    ratio: float | None = None  # of the wall times, changed over as it is
+    ci: tuple[float, float] | None = None
+    mde: float | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen, what it means, and what trying it showed."""
+
+    schema: int = 1
+    kind: str = "numabench-diagnosis"
+    target: str
+    facts: Facts
+    findings: tuple[Finding, ...]
+    tried: tuple[Tried, ...]
+    healthy: bool
+
+    def standing(self) -> list[Finding]:
+        """Findings that no intervention took back."""
+        gone = {t.cause for t in self.tried if t.outcome == "withdrawn"}
+        return [f for f in self.findings if f.cause not in gone]
+
+
+def latency_matrix(record: Record) -> dict[tuple[int, int], float]:
+    """Idle latency by (initiator, target) of a record, thp pages where it has them."""
+    found: dict[tuple[int, int], float] = {}
+    for series in sorted(record.series, key=lambda s: s.case.pages == "thp"):
+        case = series.case
+        if case.experiment == "latency" and series.usable and case.initiator is not None and case.target is not None:
+            found[case.initiator, case.target] = series.estimate or 0.0
+    return found
+
+
+def diagnose_pid(
+    pid: int,
+    machine: Machine,
+    seconds: float,
+    latency_ns: Mapping[tuple[int, int], float],
+    tell: Callable[[Progress], None] | None = None,
+) -> Diagnosis:
+    """Watch a process that is not ours; nothing is changed, so nothing is proven. Raises Unsupported."""
+    if not os.path.isdir(f"/proc/{pid}"):
+        raise Unsupported(f"--pid {pid}: no such process")
+    observer = Observer(pid, machine)
+    observer.watch(seconds, _telling(tell, seconds, f"process {pid}"))
+    facts = _enough(observer.facts(), f"process {pid}")
+    found = findings(facts, latency_ns)
+    tried = tuple(
+        Tried(cause=f.cause, what="", outcome="not tried", reason="the process is not ours; -- CMD tries it")
+        for f in found
+    )
+    return Diagnosis(target=f"process {pid}", facts=facts, findings=tuple(found), tried=tried, healthy=not found)
+
+
+def diagnose_command(
+    command: tuple[str, ...],
+    machine: Machine,
+    seconds: float,
+    latency_ns: Mapping[tuple[int, int], float],
+    *,
+    attempt: bool = True,
+    blocks: int = stats.LEAST_PASSES,
+    timeout_s: float = 120.0,
+    tell: Callable[[Progress], None] | None = None,
+) -> Diagnosis:
+    """Run a command under observation, then as it is and changed in blocks. Raises CommandFailed, Unsupported."""
+    runner = Runner(Metric.parse("wall"), machine=machine, timeout_s=timeout_s)
+    arm = Arm(name="as it is", command=command)
+    facts, ends = _observed(runner, arm, machine, seconds, tell)
+    found = findings(_enough(facts, command[0]), latency_ns)
+    tried = []
+    for finding in found:
+        reason = "" if attempt else "--no-try"
+        if not ends:
+            reason = "it did not end by itself, so there is no time to compare"
+        elif not finding.trusted:
+            reason = "the CPUs are contended; that comes first"
+        tried.append(
+            Tried(cause=finding.cause, what="", outcome="not tried", reason=reason)
+            if reason
+            else _try(runner, arm, finding, facts, machine, seconds, blocks, tell)
+        )
+    gone = {t.cause for t in tried if t.outcome == "withdrawn"}
+    return Diagnosis(
+        target=" ".join(command),
+        facts=facts,
+        findings=tuple(found),
+        tried=tuple(tried),
+        healthy=all(f.cause in gone for f in found),
+    )
+
+
+def _enough(facts: Facts, what: str) -> Facts:
+    if facts.seconds < LEAST_S:
+        raise Unsupported(f"{what} was seen for {facts.seconds:.2f} s only; nothing can be said of it")
+    if not busy(facts) and not facts.throttled_share:
+        raise Unsupported(f"{what} did not use the CPU while it was watched; nothing can be said of it")
+    return facts
+
+
+def _telling(tell: Callable[[Progress], None] | None, seconds: float, label: str) -> Callable[[float], None] | None:
+    if tell is None:
+        return None
+    return lambda left: tell(
+        Progress(done=round((seconds - left) * 10), total=round(seconds * 10), label=f"watching {label}",
+                 elapsed_s=seconds - left, left_s=left)
+    )  # fmt: skip
+
+
+def _observed(
+    runner: Runner, arm: Arm, machine: Machine, seconds: float, tell: Callable[[Progress], None] | None
+) -> tuple[Facts, bool]:
+    """Facts of one run, and whether it ended by itself."""
+    seen: list[Facts] = []
+
+    def during(pid: int) -> None:
+        observer = Observer(pid, machine)
+        observer.watch(seconds, _telling(tell, seconds, arm.name))
+        seen.append(observer.facts())
+
+    try:
+        runner.run(arm, during=during)
+    except RanTooLong:
+        return seen[0], False
+    return seen[0], True
+
+
+def _changed(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tuple[Arm | None, str]:
+    """The command with only the suspected factor changed; None with the reason."""
+    replace = msgspec.structs.replace
+    if finding.cause in ("misplaced", "page cache residue"):
+        cpus = machine.cpus_of(finding.node, smt=True) if finding.node is not None else ()
+        if not cpus:
+            return None, f"no CPU of node {finding.node} may be used"
+        what = f"on the CPUs of node {finding.node} ({format_numbers(cpus)})"
+        return replace(arm, name="near its pages", cpus=cpus), what
+    if finding.cause == "bouncing":
+        count = max(1, min(len(busy(facts)), len(facts.allowed)))
+        cpus = facts.allowed[:count]
+        return replace(arm, name="pinned", cpus=cpus), f"on CPUs {format_numbers(cpus)} only"
+    if finding.cause == "oversubscribed":
+        fewer = dict.fromkeys(_THREADS, str(len(facts.allowed)))
+        what = f"with {_THREADS[0]}={len(facts.allowed)} and its like"
+        return replace(arm, name="fewer threads", variables=fewer), what
+    if finding.cause == "throttled":
+        group = cgroup_without_quota()
+        if group is None:
+            return None, "no cgroup without a quota may be entered from here"
+
+        def leave() -> None:
+            with open(f"{group}/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+
+        return replace(arm, name="without quota", prepare=leave), "in a cgroup without a quota"
+    return None, "other work on the machine is not ours to stop"
+
+
+def _try(
+    runner: Runner,
+    arm: Arm,
+    finding: Finding,
+    facts: Facts,
+    machine: Machine,
+    seconds: float,
+    blocks: int,
+    tell: Callable[[Progress], None] | None,
+) -> Tried:
+    """Change only the suspected factor, see that it did change, and compare in blocks."""
+    other, what = _changed(arm, finding, facts, machine)
+    if other is None:
+        return Tried(cause=finding.cause, what="", outcome="not tried", reason=what)
+    again, ends = _observed(runner, other, machine, seconds, tell)
+    if not ends:
+        return Tried(cause=finding.cause, what=what, outcome="not tried", reason="changed, it did not end in time")
+    if any(f.cause == finding.cause for f in findings(again)):
+        reason = "the command does not follow this change (it sets its own CPUs, threads or memory)"
+        return Tried(cause=finding.cause, what=what, outcome="not tried", reason=reason)
+    values: dict[str, list[float]] = {arm.name: [], other.name: []}
+    spent = 0.0
+    for block in runner.blocks((arm, other), blocks, warm=False):
+        for name, run in block.runs.items():
+            values[name].append(run.value)
+            spent += run.wall_s
+        if tell:
+            done = block.number + 1
+            left = spent / done * (blocks - done)
+            tell(Progress(done=done, total=blocks, label=f"trying {other.name}", elapsed_s=spent, left_s=left))
+    (change,) = compare.judge([stats.ratio(values[other.name], values[arm.name])], ["low"])
+    outcome, reason = judged(change)
+    return Tried(
+        cause=finding.cause,
+        what=what,
+        outcome=outcome,
+        reason=reason,
+        ratio=change.ratio,
+        ci=change.ci,
+        mde=change.mde,
+    )
+
+
+def judged(change: compare.Change) -> tuple[Outcome, str]:
+    """What a try shows: faster proves; no faster takes back, but only where a tenth would have been seen."""
+    if change.verdict == "better" or (change.verdict == "small change" and change.ratio < 1):
+        return "proven", ""
+    if change.verdict == "no detectable change" and (change.mde is None or change.mde > compare.EFFECT):
+        return "undecided", "the runs differ too much from each other; more --blocks, or a calmer machine"
+    return "withdrawn", "it is no faster when only this is changed"

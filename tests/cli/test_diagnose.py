@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""diagnose as a person uses it: a quota that is spent; what is not seen; what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from numabench.analysis import compare, stats
+from numabench.diagnose import judged
+from numabench.machine import Machine
+from numabench.processes import Observer
+
+WORK = "for _ in range(250): sum(range(100000))"
+PYTHON = (sys.executable, "-S", "-E", "-c")
+
+
+def call(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "numabench", "diagnose", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture
+def narrow() -> Iterator[Path]:
+    """A cgroup with a tenth of a CPU; skipped where none can be made (the virtual machines always make one)."""
+    root = Path("/sys/fs/cgroup")
+    old = (root / "cpu/cpu.cfs_quota_us").exists() or (root / "cpu/cpu.shares").exists()
+    group = (root / "cpu" if old else root) / f"numabench-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        if old:
+            (group / "cpu.cfs_period_us").write_text("100000")
+            (group / "cpu.cfs_quota_us").write_text("10000")
+        else:
+            (group / "cpu.max").write_text("10000 100000")
+    except OSError as error:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"no cgroup can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+def test_a_quota_is_found(narrow: Path) -> None:
+    inside = ["sh", "-c", f'echo $$ > {narrow}/cgroup.procs; exec "$@"', "sh"]
+    command = [sys.executable, "-m", "numabench", "diagnose", "--json", "--no-try", "--", *PYTHON, WORK]
+    done = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1, done.stderr + done.stdout
+    found = json.loads(done.stdout)
+    assert found["findings"][0]["cause"] == "throttled"
+
+
+def change(*logs: float) -> compare.Change:
+    return compare.judge([stats.ratio([math.exp(x) for x in logs], [1.0] * len(logs))], ["low"])[0]
+
+
+def test_a_try_proves_takes_back_or_leaves_open() -> None:
+    assert judged(change(-0.2, -0.21, -0.19, -0.22, -0.2, -0.18))[0] == "proven"
+    assert judged(change(0.2, 0.21, 0.19, 0.22, 0.2, 0.18))[0] == "withdrawn"
+    assert judged(change(0.001, -0.001, 0.002, -0.002, 0.003, -0.003))[0] == "withdrawn"
+    assert judged(change(0.5, -0.6, 0.7, -0.4, 0.3, -0.5))[0] == "undecided"
+
+
+def test_looking_says_what_it_saw_and_what_not() -> None:
+    done = call("--no-try", "--", *PYTHON, WORK)
+    assert done.returncode in (0, 1), done.stderr
+    assert "node 0" in done.stdout
+    assert "Not seen" in done.stdout
+    assert "whether memory or compute bounds it" in done.stdout
+    if done.returncode == 0:
+        assert "Healthy" in done.stdout
+
+
+def test_a_process_of_someone_else_is_only_looked_at() -> None:
+    with subprocess.Popen([*PYTHON, "while True: sum(range(10000))"]) as other:
+        try:
+            done = call("--pid", str(other.pid), "--seconds", "1s", "--json")
+        finally:
+            other.kill()
+    found = json.loads(done.stdout)
+    assert found["facts"]["run_by_node"]
+    assert all(t["outcome"] == "not tried" and "not ours" in t["reason"] for t in found["tried"])
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    task = tmp_path / "proc/77/task/77"
+    task.mkdir(parents=True)
+    observer = Observer(77, Machine.load(), str(tmp_path))
+    for ticks in (0, 50):
+        words = ["S", *["0"] * 10, str(ticks), *["0"] * 24, "1", "0"]
+        (task / "stat").write_text(f"77 (a (b) c) {' '.join(words)}")
+        assert observer.step()
+    facts = observer.facts()
+    assert facts.threads[0].name == "a (b) c"
+    assert facts.threads[0].run_s == pytest.approx(50 / os.sysconf("SC_CLK_TCK"))
+    assert facts.threads[0].cpus == {1: 1}
+    text = " ".join(facts.unseen)
+    for word in ("CAP_SYS_PTRACE", "sched)", "schedstat", "cgroup", "balancing", "counters"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "--pid"),
+        (["--pid", "1", "--", "true"], 2, "--pid"),
+        (["--pid", "999999999"], 3, "no such process"),
+        (["--seconds", "x", "--pid", "1"], 2, "positive"),
+        (["--", "/no/such"], 2, "cannot run /no/such"),
+        (["--", "false"], 3, "status 1"),
+        (["--", "true"], 3, "nothing can be said"),
+        (["--", "sleep", "0.5"], 3, "did not use the CPU"),
+    ],
+)
+def test_errors_are_one_line(words: list[str], code: int, said: str) -> None:
+    done = call(*words)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not done.stdout

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs with one thing wrong, each told to the diagnosis inside a virtual machine; prints one JSON document."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from numabench.cli import cli
+
+PYTHON = [sys.executable, "-S", "-E", "-c"]
+SPIN = (
+    "import time; b = bytearray(b'x' * (48 << 20)); t = time.monotonic()\nwhile time.monotonic() - t < 5: sum(b[:9999])"
+)
+BOUNCE = """
+import os, time
+t, n = time.monotonic(), 0
+while time.monotonic() - t < 5:
+    n += 1
+    os.sched_setaffinity(0, {n % 2})
+    sum(range(2000))
+"""
+CROWD = """
+import os, time
+for _ in range(3 * os.cpu_count()):
+    if not os.fork():
+        t = time.monotonic()
+        while time.monotonic() - t < 5: pass
+        os._exit(0)
+for _ in range(3 * os.cpu_count()): os.wait()
+"""
+MAPPED = """
+import mmap, time
+f = open("/tmp/model", "rb")
+m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+t = time.monotonic()
+while time.monotonic() - t < 5:
+    sum(m[::4096])
+"""
+
+
+def on(node: int, memory: int, code: str) -> list[str]:
+    return ["numactl", f"--cpunodebind={node}", f"--membind={memory}", *PYTHON, code]
+
+
+def told(command: list[str]) -> dict[str, object]:
+    done = CliRunner().invoke(cli, ["diagnose", "--no-try", "--seconds", "4s", "--json", "--", *command])
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return {"code": done.exit_code, "causes": [], "said": done.output + repr(done.exception)}
+    said = [f["evidence"] for f in found["findings"]]
+    causes = [f["cause"] for f in found["findings"]]
+    facts = {
+        k: found["facts"][k] for k in ("run_by_node", "anonymous", "files", "seconds", "unseen", "throttled_share")
+    }
+    return {"code": done.exit_code, "causes": causes, "said": said, "facts": facts}
+
+
+def throttled(command: list[str]) -> dict[str, object]:
+    """In a new cgroup of version 2 with a fifth of a CPU."""
+    root = Path("/sys/fs/cgroup")
+    if not (root / "cgroup.controllers").exists():
+        root.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
+    (root / "cgroup.subtree_control").write_text("+cpu")
+    group = root / "planted"
+    group.mkdir()
+    (group / "cpu.max").write_text("20000 100000")
+    # The program alone lives in it; what watches it does not.
+    return told(["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *command])
+
+
+def main() -> None:
+    """All of them, the healthy one first."""
+    model = ["dd", "if=/dev/zero", "of=/tmp/model", "bs=1M", "count=64"]
+    subprocess.run(["numactl", "--membind=1", *model], check=True, stderr=subprocess.DEVNULL)
+    found = {
+        "healthy": told(on(0, 0, SPIN)),
+        "wrong node": told(on(0, 1, SPIN)),
+        "bouncing": told([*PYTHON, BOUNCE]),
+        "crowd": told([*PYTHON, CROWD]),
+        "residue": told(on(0, 0, MAPPED)),
+    }
+    with contextlib.redirect_stderr(io.StringIO()):
+        found["throttled"] = throttled(on(0, 0, SPIN))
+    print(json.dumps(found), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
