@@ -274,7 +274,7 @@ static void test_probe(void)
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const char *call_name = NULL;
     nmb_region *region = NULL;
-    nmb_region_spec spec = {2 * page, NMB_PAGE_BASE, NMB_POLICY_LOCAL, NULL, 0};
+    nmb_region_spec spec = {.bytes = 2 * page, .page_kind = NMB_PAGE_BASE, .policy = NMB_POLICY_LOCAL};
     int here_cpu, here = 0;
     int16_t told[2] = {-9, -9};
     nmb_affinity_where(&here_cpu, &here);
