@@ -13,7 +13,7 @@ import pytest
 
 from numabench import record as records
 from numabench.validation.outcome import Result
-from numabench.validation.validate import validate
+from numabench.validation.validate import second, validate
 
 from .machines import MACHINES, Machine
 from .steps import run_steps
@@ -28,14 +28,17 @@ SLOW_NODE = dataclasses.replace(MACHINES["FOUR_NODES"].penalised(SLOW_CYCLES), n
 
 
 def judged(machine: Machine, scratch: Path) -> tuple[Result, list[str]]:
-    """The verdict, and what the latencies say against the machine."""
-    target = scratch / "r.json"
+    """The verdict of two measurements, as odd cells are measured again, and what the latencies say against the machine.
+
+    A busy host slows single cells of an emulated machine: what is not there twice is noise.
+    """
     words = ["numabench", "run", "latency", "--profile", "quick", "--size", "2MiB", "--pages", "thp", "--passes", "3"]
-    step = run_steps(machine, {"run": [*words, "-o", str(target)]}, scratch, timeout=600)["run"]
-    assert step.status == 0, step
-    result = validate(records.load(target))
-    said = [c.text for c in result.checks if c.name == "latency" and c.verdict in ("FAIL", "SUSPECT")]
-    return result, said
+    steps = {f"r{seed}": [*words, "--seed", str(seed), "-o", str(scratch / f"r{seed}.json")] for seed in (1, 2)}
+    for step in run_steps(machine, steps, scratch, timeout=900).values():
+        assert step.status == 0, step
+    first, again = (records.load(scratch / f"{name}.json") for name in steps)
+    result = validate(first, again=second(again.series))
+    return result, [c.text for c in result.checks if c.name == "latency" and c.reason == "ASYMMETRIC"]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def judged(machine: Machine, scratch: Path) -> tuple[Result, list[str]]:
 def test_what_is_planted_is_named(machine: Machine, name: str, cause: str, tmp_path: Path) -> None:
     result, said = judged(machine, tmp_path)
     assert [text for text in said if text.startswith(name)] == said[:1] != [], said
+    assert result.verdict == "FAIL", result.reason
     assert cause in [found.name for found in result.causes]
 
 
