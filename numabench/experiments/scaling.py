@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from numabench import gemm
+from numabench import gemm, layout
+from numabench.analysis import scaling as curves
 from numabench.analysis import stats
 from numabench.errors import UsageError
-from numabench.experiments import base
+from numabench.experiments import base, serving
+from numabench.layout import Slot
 from numabench.machine import Machine
 from numabench.series import Axis, Case, Options, Series, Table
 from numabench.units import format_numbers
@@ -47,6 +49,8 @@ class Scaling:
                 for kernel in kernels:
                     for count in ladder:
                         yield self._case(machine, options, i, target, kernel, cpus, count)
+        if options.profile != "quick" and not options.kernels and not options.threads:
+            yield from self._serving(machine, options)
 
     def _case(
         self,
@@ -79,28 +83,112 @@ class Scaling:
             share=f"{i}-{target}-{'gemm' if many else 'stream'}",
         )
 
+    def _serving(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """Steps of decode and prefill by threads of one instance, and by instances of one thread."""
+        here = serving.cut(machine, options)
+        cores = serving.everything(here)[0]
+        ladder = [*(n for n in LADDER if n < len(cores.cpus)), len(cores.cpus)][-12:]
+        for preset in ("llm-decode", "llm-prefill"):
+            try:
+                model = serving.model_for(here, options, preset, len(cores.cpus))
+            except UsageError as error:
+                yield Case(experiment=self.name, kernel=preset, unit="steps/s", better="high", unavailable=str(error))
+                continue
+            for count in ladder:
+                slots: tuple[Slot, ...] = (Slot(cores.cpus[:count], cores.nodes),)
+                yield serving.case(self.name, options, model, slots, "cores", params={"by": "threads"})
+            for count in ladder:
+                slots = layout.divide(here, count, 1).slots
+                yield serving.case(self.name, options, model, slots, "cores", params={"by": "instances"})
+            crowded = layout.divide(here, len(cores.cpus), 1).slots
+            yield serving.case(self.name, options, model, (*crowded, *crowded), "cores", params={"by": "crowded"})
+
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
-        """Thread counts across, kernels and targets down; the ratio is to one thread."""
+        """Thread counts across, kernels and targets down, the ratio to one thread; then models, likewise."""
+        plain = [s for s in series if s.case.job != "instance" and s.case.cpus]
         names: dict[str, list[Series]] = {}
-        for one in series:
+        for one in plain:
             names.setdefault(f"{one.case.kernel}, node {one.case.target} ({one.case.unit})", []).append(one)
-        if not names:
-            return []
-        counts = list(dict.fromkeys(len(s.case.cpus) for s in series))
-        words = []
-        for name, found in names.items():
-            known = [s for s in found if s.usable]
-            by_pass = [{sample.number: sample.value for sample in s.samples} for s in known]
-            common = sorted(set.intersection(*map(set, by_pass))) if by_pass else []
-            if len(known) > 1 and common:
-                knee = stats.knee_interval([len(s.case.cpus) for s in known], [[v[p] for v in by_pass] for p in common])
-                span = f" [{knee.ci[0]}, {knee.ci[1]}]" if knee.ci else " (too few passes for an interval)"
-                words.append(f"{name}: 95 % of the best measured is reached with {knee.value}{span} threads.")
-        rows = {
-            name: [next((s for s in found if len(s.case.cpus) == n), found[0]) for n in counts]
-            for name, found in names.items()
-        }
-        first = {name: found[0] for name, found in names.items()}
-        columns = [f"{n} thread{'s' * (n != 1)}" for n in counts]
-        axis = Axis(title="threads", values=tuple(counts))
-        return [base.rows_table(self.name, "Throughput by threads", "", rows, columns, first, tuple(words), axis)]
+        found = (
+            [_table("Throughput by threads", "threads", names, lambda s: len(s.case.cpus), machine, {})]
+            if names
+            else []
+        )
+        served: dict[str, list[Series]] = {}
+        for one in series:
+            p = one.case.params
+            if one.case.job == "instance" and p.get("by") in ("threads", "instances"):
+                served.setdefault(f"{one.case.kernel}, by {p['by']}", []).append(one)
+        if served:
+            limits = _limits(plain, served)
+            found.append(_table("Steps/s by threads or by instances", "workers", served, _workers, machine, limits))
+        return found
+
+
+def _workers(series: Series) -> int:
+    p = series.case.params
+    return int(p["threads"] if p["by"] == "threads" else p["instances"])
+
+
+def _limits(plain: Sequence[Series], served: dict[str, list[Series]]) -> dict[str, float]:
+    """Steps/s that the measured read bandwidth allows a decode curve."""
+    reads = [s.estimate for s in plain if s.case.kernel == "read" and s.usable and s.estimate]
+    found = {}
+    for name, curve in served.items():
+        if reads and curve[0].case.kernel == "llm-decode":
+            found[name] = max(reads) * 1e9 / serving.made_of(curve[0].case).bytes_per_step
+    return found
+
+
+def _table(
+    title: str,
+    noun: str,
+    names: dict[str, list[Series]],
+    count_of: Callable[[Series], int],
+    machine: Machine,
+    limits: dict[str, float],
+) -> Table:
+    counts = sorted({count_of(s) for curve in names.values() for s in curve})
+    words: list[str] = []
+    for name, curve in names.items():
+        words.extend(_words(name, noun, [s for s in curve if s.usable], count_of, machine, limits.get(name)))
+    rows = {
+        name: [next((s for s in curve if count_of(s) == n), curve[0]) for n in counts] for name, curve in names.items()
+    }
+    first = {name: curve[0] for name, curve in names.items()}
+    columns = [f"{n} {noun[:-1] if n == 1 else noun}" for n in counts]
+    axis = Axis(title=noun, values=tuple(counts))
+    return base.rows_table("scaling", title, "", rows, columns, first, tuple(words), axis)
+
+
+def _words(
+    name: str,
+    noun: str,
+    known: list[Series],
+    count_of: Callable[[Series], int],
+    machine: Machine,
+    bandwidth: float | None,
+) -> list[str]:
+    """The knee, whether the last step helped, which model fits and why growth stopped; nothing beyond what was run."""
+    by_pass = [{sample.number: sample.value for sample in s.samples} for s in known]
+    common = sorted(set.intersection(*map(set, by_pass))) if by_pass else []
+    if len(known) < 2 or not common:
+        return []
+    counts, figures = [count_of(s) for s in known], [[v[p] for v in by_pass] for p in common]
+    knee = stats.knee_interval(counts, figures)
+    span = f" [{knee.ci[0]}, {knee.ci[1]}]" if knee.ci else " (too few passes for an interval)"
+    words = [f"{name}: 95 % of the best measured is reached with {knee.value}{span} {noun}."]
+    gain = base.paired(known[-1], known[-2])
+    if gain is not None:
+        tails = serving.tail_ratio(known[-1], known[-2])
+        step = curves.last_step(gain, tails)
+        words.append(f"{name}: from {counts[-2]} to {counts[-1]} throughput is {base.in_words(gain)}: {step}.")
+    curve = curves.fit(counts, figures)
+    if curve is not None and curve.chosen is not None:
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in curve.chosen.parameters.items())
+        cores = len(machine.one_cpu_per_core(machine.allowed_cpus))
+        why = curves.why_stopped(curve, counts, cores, bandwidth)
+        words.append(f"{name}: {curve.chosen.name} fits best ({shown}); it stopped at: {why}.")
+    elif curve is not None:
+        words.append(f"{name}: fits are undecided between {curve.fits[0].name} and {curve.fits[1].name}.")
+    return words

@@ -152,10 +152,10 @@ def table(experiment: str, title: str, series: Sequence[Series], first: Series |
     )
 
 
-def scaled(series: Sequence[Series]) -> str:
-    """What the model is, and what was made smaller for it to fit, in words."""
-    p = series[0].case.params
-    made = presets.make(
+def made_of(one: Case) -> Model:
+    """The model of a case."""
+    p = one.params
+    return presets.make(
         str(p["preset"]),
         batch=int(p["batch"]),
         dtype=str(p["dtype"]),
@@ -163,8 +163,21 @@ def scaled(series: Sequence[Series]) -> str:
         ctx=int(p.get("ctx", 2048)),
         shard=int(p.get("shard", 1)),
     )
+
+
+def scaled(series: Sequence[Series]) -> str:
+    """What the model is, and what was made smaller for it to fit, in words."""
+    made = made_of(series[0].case)
     size = f"{made.bytes_per_step / 1e6:.0f} MB and {made.flops_per_step / 1e9:.1f} GFLOP a step"
     return f"Model: {presets.names([made])}, {made.dtype}, {'; '.join(made.scaled) or 'whole'}: {size}."
+
+
+def tail_ratio(more: Series, less: Series) -> stats.Ratio | None:
+    """Ratio of p99 step times, paired by pass; None where a pass had too few steps for one."""
+    known = {s.number: s.extras.get("p99_ns") for s in less.samples}
+    pairs = [(s.extras.get("p99_ns"), known.get(s.number)) for s in more.samples]
+    whole = [(a, b) for a, b in pairs if a and b]
+    return stats.ratio([a for a, _ in whole], [b for _, b in whole]) if whole and len(whole) == len(pairs) else None
 
 
 def explained(series: Series) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from numabench.experiments import ALL, find
+from numabench.experiments import ALL, find, serving
 from numabench.experiments.story import STEPS
 from numabench.jobs import instance
 from numabench.machine import Machine
@@ -176,3 +176,34 @@ def test_story_multiplies_and_checks_the_work() -> None:
     other = replace(odd[0].samples[0], evidence=Evidence(checksum="other"))
     broken = replace(odd[0], samples=(other, *odd[0].samples[1:]))
     assert "Outputs differ" in said("story", [broken, *odd[1:]], machine)
+
+
+def test_scaling_says_why_growth_stopped_and_whether_the_last_step_helped() -> None:
+    """Reads stop at 80 GB/s; decode stops where its bytes meet that bandwidth; instances only crowd each other."""
+    machine = facts.machine("128arm-2pa2n8cluster4co")
+    cases = [c for c in plan("scaling", machine) if c.kernel in ("read", "llm-decode") and not c.unavailable]
+    size = next(serving.made_of(c).bytes_per_step for c in cases if c.kernel == "llm-decode")
+
+    def value(case: Case) -> float:
+        if case.kernel == "read":
+            return min(9.0 * len(case.cpus), 80.0)
+        if case.params["by"] == "threads":
+            return min(9.0 * int(case.params["threads"]), 80.0) * 1e9 / size
+        count = int(case.params["instances"])
+        return 100.0 * count / (1 + 0.1 * (count - 1) + 0.02 * count * (count - 1))
+
+    series = taken(cases, value)
+    words = [line for table in find("scaling").summarise(series, machine) for line in table.meaning]
+    decode = [w for w in words if w.startswith("llm-decode, by threads")]
+    assert any("ceiling fits best" in w and "stopped at: bandwidth" in w for w in decode)
+    assert any("no detectable change" in w for w in decode)
+    instances = [w for w in words if w.startswith("llm-decode, by instances")]
+    assert any(": overhead" in w for w in instances)
+    assert any("usl fits best" in w for w in instances)
+
+
+def test_scaling_runs_models_in_longer_profiles_only() -> None:
+    assert all(case.job != "instance" for case in plan("scaling", two_nodes(), "quick"))
+    cases = [case for case in plan("scaling", two_nodes()) if case.job == "instance"]
+    assert {case.params["by"] for case in cases} == {"threads", "instances", "crowded"}
+    assert len({case.label for case in cases}) == len(cases)
