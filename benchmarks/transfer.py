@@ -85,20 +85,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Hardware(machine, options) as hardware:
         model = Path(folder) / "model.onnx"
         subprocess.run([asked.python, str(ENGINE), "make", str(model), json.dumps(shapes)], check=True)
-        for number in range(asked.passes):
+        if asked.json and asked.json.exists():  # passes of an earlier run of the same plan
+            before = json.loads(asked.json.read_text())
+            ours, theirs = before["ours"], before["theirs"]
+        for number in range(len(ours[0]), asked.passes):
             order = random.Random(number).sample(range(len(cases)), len(cases))  # noqa: S311
+            taken = {}
             for at in order:
-                ours[at].append(hardware.measure([cases[at]], number, at, number)[0].value)
-                theirs[at].append(engine(asked.python, model, cases[at]))
-            print(f"pass {number + 1} of {asked.passes}", file=sys.stderr)
-    if asked.json and asked.json.exists():  # passes of an earlier run of the same plan
-        before = json.loads(asked.json.read_text())
-        ours = [a + b for a, b in zip(before["ours"], ours, strict=True)]
-        theirs = [a + b for a, b in zip(before["theirs"], theirs, strict=True)]
-    found = report(cases, ours, theirs)
-    print(json.dumps(found, indent=1))
-    if asked.json:
-        asked.json.write_text(json.dumps(found | {"ours": ours, "theirs": theirs}))
+                mine = hardware.measure([cases[at]], number, at, number)[0].value
+                taken[at] = mine, engine(asked.python, model, cases[at])
+            for at, (mine, other) in taken.items():
+                ours[at].append(mine)
+                theirs[at].append(other)
+            if asked.json:
+                asked.json.write_text(json.dumps(report(cases, ours, theirs) | {"ours": ours, "theirs": theirs}))
+            print(f"pass {number + 1} of {asked.passes}", file=sys.stderr, flush=True)
+    print(json.dumps(report(cases, ours, theirs), indent=1))
     return 0
 
 
