@@ -49,7 +49,7 @@ class Scaling:
                 for kernel in kernels:
                     for count in ladder:
                         yield self._case(machine, options, i, target, kernel, cpus, count)
-        if options.profile != "quick" and not options.kernels and not options.threads:
+        if options.profile == "full" and not options.kernels and not options.threads:
             yield from self._serving(machine, options)
 
     def _case(

@@ -181,7 +181,7 @@ def test_story_multiplies_and_checks_the_work() -> None:
 def test_scaling_says_why_growth_stopped_and_whether_the_last_step_helped() -> None:
     """Reads stop at 80 GB/s; decode stops where its bytes meet that bandwidth; instances only crowd each other."""
     machine = facts.machine("128arm-2pa2n8cluster4co")
-    cases = [c for c in plan("scaling", machine) if c.kernel in ("read", "llm-decode") and not c.unavailable]
+    cases = [c for c in plan("scaling", machine, "full") if c.kernel in ("read", "llm-decode") and not c.unavailable]
     size = next(serving.made_of(c).bytes_per_step for c in cases if c.kernel == "llm-decode")
 
     def value(case: Case) -> float:
@@ -202,8 +202,9 @@ def test_scaling_says_why_growth_stopped_and_whether_the_last_step_helped() -> N
     assert any("usl fits best" in w for w in instances)
 
 
-def test_scaling_runs_models_in_longer_profiles_only() -> None:
-    assert all(case.job != "instance" for case in plan("scaling", two_nodes(), "quick"))
-    cases = [case for case in plan("scaling", two_nodes()) if case.job == "instance"]
+def test_scaling_runs_models_in_the_full_profile_only() -> None:
+    for profile in ("quick", "standard"):
+        assert all(case.job != "instance" for case in plan("scaling", two_nodes(), profile))
+    cases = [case for case in plan("scaling", two_nodes(), "full") if case.job == "instance"]
     assert {case.params["by"] for case in cases} == {"threads", "instances", "crowded"}
     assert len({case.label for case in cases}) == len(cases)
