@@ -25,7 +25,7 @@ from numabench.presets import Ceilings
 
 CAPACITY = 1 << 15  # requests of one run
 LEAD_NS = 30_000_000  # from the order to the common start
-LOAD_S, ANSWER_S = 300.0, 60.0
+LOAD_S, ANSWER_S, END_S = 300.0, 60.0, 0.5
 CHUNK_NS = 300_000_000  # so often Ctrl-C is looked at while the generator sends
 
 
@@ -241,9 +241,10 @@ class Fleet:
             if child.stdin:
                 with suppress(OSError):
                     child.stdin.close()
+        end = time.monotonic() + END_S  # for all of them together, so that Ctrl-C takes no longer with many
         for child in self.children:
             try:
-                child.wait(0.5)
+                child.wait(max(end - time.monotonic(), 0.01))
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
