@@ -146,7 +146,7 @@ class Loaded:
                 "plan below that."
             )
         else:
-            yield f"{name}: latency never doubles; the loading cores cannot fill this memory."
+            yield f"{name}: latency did not double at the loads reached."
 
 
 def knee(points: Sequence[tuple[float, float]]) -> float | None:
