@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import Any
 
+from numabench.analysis import scaling
+from numabench.experiments.serving import name_of
 from numabench.record import Record
 from numabench.reports import words
 from numabench.series import Axis, Cell, Series, Table
@@ -242,11 +245,118 @@ def _intensity(series: Series) -> float | None:
     return 2 * m * n * k / (size * (m * k + k * n + 2 * m * n))
 
 
+def waterfall(table: Table) -> Spec | None:
+    """Steps of a story as bars: throughput over that of the start, with intervals, from the second column's ratios."""
+    rows = [
+        {
+            "step": name,
+            "ratio": cells[1].ratio or 1.0,
+            "low": cells[1].ratio_ci[0] if cells[1].ratio_ci else cells[1].ratio or 1.0,
+            "high": cells[1].ratio_ci[1] if cells[1].ratio_ci else cells[1].ratio or 1.0,
+            "said": f"{name}: {words.figure(cells[1], table.unit)}",
+        }
+        for name, cells in table.rows
+        if len(cells) > 1 and cells[1].value is not None
+    ]
+    if len(rows) < 2:
+        return None
+    y = {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 220}}
+    x = {"type": "quantitative", "title": "throughput over the start"}
+    return {
+        "width": WIDTH - 160,
+        "height": 26 * len(rows),
+        "data": {"values": rows},
+        "encoding": {"y": y},
+        "layer": [
+            {
+                "mark": {"type": "bar", "color": COLOURS[0], "opacity": 0.75},
+                "encoding": {"x": {**x, "field": "ratio"}, "description": {"field": "said"}},
+            },
+            {
+                "mark": {"type": "rule", "aria": False},
+                "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}},
+            },
+            {
+                "data": {"values": [{"one": 1}]},
+                "mark": {"type": "rule", "strokeDash": [4, 3], "aria": False},
+                "encoding": {
+                    "x": {"field": "one", "type": "quantitative"},
+                    "y": {"value": 0},
+                    "y2": {"value": "height"},
+                },
+            },
+        ],
+    }
+
+
+def pareto(record: Record) -> Spec | None:
+    """Divisions of the machine by throughput and step time; the front is what nothing beats in both."""
+    found = [
+        s for s in record.series if s.case.experiment == "divide" and s.usable and "p50_ns" in s.samples[-1].extras
+    ]
+    points = [
+        (name_of(s.case), s.estimate or 0.0, median(sample.extras["p50_ns"] for sample in s.samples) / 1e6)
+        for s in found
+        if not s.case.params.get("confirm")
+    ]
+    if len(points) < 2:
+        return None
+    front = set(scaling.pareto([(x, y) for _, x, y in points]))
+    rows = []
+    for at, (name, x, y) in enumerate(points):
+        kind = "on the front" if at in front else "beaten in both"
+        said = f"{name}: {x:.4g} steps/s, {y:.4g} ms, {kind}"
+        rows.append({"x": x, "y": y, "name": name, "kind": kind, "said": said})
+    at_xy = {
+        "x": {"field": "x", "type": "quantitative", "title": "steps/s, all instances", "scale": {"zero": False}},
+        "y": {"field": "y", "type": "quantitative", "title": "p50 of a step, ms", "scale": {"zero": False}},
+    }
+    kinds = {"domain": ["on the front", "beaten in both"], "range": [COLOURS[1], COLOURS[0]]}
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "data": {"values": rows},
+        "encoding": at_xy,
+        "layer": [
+            {
+                "transform": [{"filter": "datum.kind == 'on the front'"}],
+                "mark": {"type": "line", "color": COLOURS[1], "strokeDash": [4, 3], "aria": False},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 70},
+                "encoding": {
+                    "color": {
+                        "field": "kind",
+                        "type": "nominal",
+                        "title": None,
+                        "scale": kinds,
+                        "legend": {"orient": "bottom", **LEGEND, "symbolType": "circle"},
+                    },
+                    "description": {"field": "said"},
+                },
+            },
+            {
+                "mark": {"type": "text", "dy": -10, "fontSize": 10, "aria": False},
+                "encoding": {"text": {"field": "name"}},
+            },
+        ],
+    }
+
+
+def chart(table: Table, record: Record) -> Spec | None:
+    """What a table looks like as a figure, if it looks like one."""
+    if table.experiment == "story":
+        return waterfall(table)
+    if table.experiment == "divide" and table.columns[:1] == ("steps/s",) and "again" not in table.title:
+        return pareto(record)
+    return curves(table)
+
+
 def all_of(record: Record, tables: Sequence[Table]) -> dict[str, Spec]:
     """Every figure that this record can give, by name."""
     found: dict[str, Spec] = {}
     for table in tables:
-        for spec in (heat(table), curves(table)):
+        for spec in (heat(table), chart(table, record)):
             if spec:
                 name = words.slug(table)
                 found[name if name not in found else f"{name}-{len(found)}"] = spec

@@ -183,7 +183,7 @@ def _sections(views: Sequence[View]) -> list[Section]:
     found: dict[tuple[str, str], list[Card]] = {}
     for view in views:
         for table in session.tables(view.record):
-            spec = figures.curves(table)
+            spec = figures.chart(table, view.record)
             reasons = {cell.unavailable for cell in figures.cells(table) if cell.unavailable}
             card = Card(
                 view.name, table, words.shades(table), _inline(spec) if spec else "", "; ".join(sorted(reasons))

@@ -16,8 +16,8 @@ from numabench import session
 from numabench.cli import cli
 from numabench.errors import UsageError
 from numabench.record import Record, save
-from numabench.reports import drawing, html
-from numabench.series import Options
+from numabench.reports import drawing, figures, html
+from numabench.series import Cell, Options, Table
 from tests.fakes import Fake, two_nodes
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -131,3 +131,34 @@ def test_figures_as_files(record: Record, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
     done = CliRunner().invoke(cli, ["report", str(saved), "--figure", "roofline", "-o", str(tmp_path / "r.gif")])
     assert isinstance(done.exception, UsageError)
+
+
+def test_divisions_are_drawn_with_their_front() -> None:
+    found = session.run(["divide"], Options(profile="quick"), machine=two_nodes(), backend=Fake())
+    series = []
+    for at, one in enumerate(found.series):
+        samples = [msgspec.structs.replace(s, extras={"p50_ns": 1e6 * (5 + at % 3)}) for s in one.samples]
+        series.append(msgspec.structs.replace(one, samples=tuple(samples), estimate=100.0 + at))
+    spec = figures.pareto(msgspec.structs.replace(found, series=tuple(series)))
+    assert spec
+    kinds = [row["kind"] for row in spec["data"]["values"]]
+    assert set(kinds) == {"on the front", "beaten in both"}
+    assert ET.fromstring(html.svg(spec)).tag.endswith("svg")
+
+
+def test_story_is_a_waterfall_over_its_start() -> None:
+    steps = (Cell(value=10.0), Cell(value=14.0, ratio=1.4, ratio_ci=(1.3, 1.5)), Cell(unavailable="one node"))
+    table = Table(
+        experiment="story",
+        title="One change a step",
+        unit="steps/s",
+        better="high",
+        corner="step",
+        columns=("against the step before", "against the start"),
+        rows=tuple((f"step {at}", (cell, cell)) for at, cell in enumerate(steps)),
+    )
+    spec = figures.waterfall(table)
+    assert spec
+    assert [(row["ratio"], row["low"]) for row in spec["data"]["values"]] == [(1.0, 1.0), (1.4, 1.3)]
+    assert "1.40x [1.30, 1.50]" in spec["data"]["values"][1]["said"]
+    assert ET.fromstring(html.svg(spec)).tag.endswith("svg")
