@@ -49,6 +49,8 @@ cdef class Work:
             args.c = self.at(c, self.span(m, n, ldc, kernel.sizes[2]))
             room = nmb_gemm_scratch(kernel.c, m, n, k, 0, 0, 0)
             args.scratch, args.scratch_bytes = self.at(scratch, room), room
+        elif kernel.family == "peak":
+            args.m, args.n = kernel.shape
         elif kernel.family == "chase":
             if ring is None or not 1 <= chains <= NMB_MAX_CHAINS or nmb_ring_start(ring.c, chains - 1) == NULL:
                 raise ValueError(f"chase needs a ring of at least {chains} chains (1 to {NMB_MAX_CHAINS})")
