@@ -79,7 +79,8 @@ class Built:
             kind = "local"
         if kind == "local":
             nodes = ()
-        unit = PAGE if fd else PART  # of a shared mapping nothing may stay untouched
+        # Nothing may stay untouched: neither of a shared mapping nor of base pages, which are asked for one by one.
+        unit = PAGE if fd or pages == "base" else PART
         size = -(-max(size, PAGE) // unit) * unit
         try:
             region = _core.Region(size, pages, kind, nodes, fd=fd, offset=offset)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import signal
 import subprocess
@@ -173,74 +171,6 @@ def test_clocks_agree() -> None:
     a, b = counter.now_ns(), raw.now_ns()
     time.sleep(0.05)
     assert counter.now_ns() - a == pytest.approx(raw.now_ns() - b, rel=0.02)
-
-
-def rss() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def region_round() -> None:
-    with _core.Region(1 << 20) as region:
-        region.as_array()[:] = 1.0
-        region.placement()
-        region.smaps()
-        region.numa_maps()
-
-
-def team_round() -> None:
-    with _core.Team([CPU, CPU]):
-        pass
-
-
-def ring_round() -> None:
-    with _core.Region(1 << 16) as region:
-        _core.Ring(region, 0, 1 << 16, 64, 4096, 1, 1)
-
-
-SHARED = _core.Region(4096)
-atexit.register(SHARED.close)
-
-
-def refused(call: Callable[[], object]) -> None:
-    with pytest.raises(PlacementError):
-        call()
-
-
-LEAKS: dict[str, Callable[[], object]] = {
-    "Clock": lambda: _core.Clock("monotonic_raw"),
-    "Region": region_round,
-    "Placement": region_round,
-    "Team": team_round,
-    "Ring": ring_round,
-    "Work": lambda: _core.Work(FILL, a=(SHARED, 0), bytes=64),
-    "Kernel": _core.tiers,
-    "tiers": _core.tiers,
-    "setup_kernel": lambda: _core.setup_kernel("fill_f64"),
-    "affinity": _core.affinity,
-    "set_affinity": lambda: _core.set_affinity(_core.affinity()),
-    "where": _core.where,
-    "failed Region": lambda: refused(lambda: _core.Region(4096, "base", "bind", [999])),
-    "failed Team": lambda: refused(lambda: _core.Team([60000])),
-}
-
-
-@pytest.mark.parametrize("name", LEAKS)
-def test_no_call_leaks(name: str) -> None:
-    for _ in range(50):
-        LEAKS[name]()
-    gc.collect()
-    before = rss()
-    for _ in range(400):
-        LEAKS[name]()
-    gc.collect()
-    assert rss() - before < 1 << 20
-
-
-def test_every_callable_has_a_leak_test() -> None:
-    public = {name for name in vars(_core) if not name.startswith("_")}
-    ours = {n for n in public if getattr(getattr(_core, n), "__module__", "") == "numabench._core" or n in LEAKS}
-    assert ours - {"Stamp", "Smaps", "NumabenchError"} <= set(LEAKS)
 
 
 def test_this_machine_is_pinned_where_asked() -> None:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import mmap
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -84,6 +87,23 @@ def _probes() -> None:
 def _catalogue() -> None:
     _core.tiers()
     _core.setup_kernel("fill_f64")
+    _core.Clock("monotonic_raw")
+    _core.monotonic_ns()
+    _core.where()
+
+
+def _instance() -> None:
+    with mmap.mmap(-1, _core.Board.bytes(8)) as memory, _core.Board(memory, clear=8) as board:
+        with _core.Region(1 << 16, "base", "local") as region:
+            work = _core.Work(kernels.kernel("read", "best"), a=(region, 0), bytes=4096, loops=1)
+            _core.Instance([[work, None]], "spin", board)
+        with suppress(ValueError):
+            _core.Instance([[None]], "sleep", board)
+
+
+def _failed_team() -> None:
+    with suppress(NumabenchError):
+        _core.Team([60000])
 
 
 CALLS: tuple[Callable[[], None], ...] = (
@@ -95,6 +115,8 @@ CALLS: tuple[Callable[[], None], ...] = (
     _affinity,
     _probes,
     _catalogue,
+    _instance,
+    _failed_team,
 )
 
 
@@ -108,6 +130,14 @@ def test_a_call_leaks_nothing(call: Callable[[], None]) -> None:
     assert resident() - before < ALLOWED
     assert mappings() - maps <= 2
     assert descriptors() == files
+
+
+def test_every_callable_is_called_here() -> None:
+    public = {name for name in vars(_core) if not name.startswith("_")}
+    ours = {name for name in public if getattr(getattr(_core, name), "__module__", "") == "numabench._core"}
+    returned = {"Kernel", "Placement", "Smaps", "Stamp"}  # made by others of them only
+    text = inspect.getsource(sys.modules[__name__])
+    assert sorted(name for name in ours - returned if f"_core.{name}(" not in text) == []
 
 
 def test_teams_leak_nothing() -> None:
