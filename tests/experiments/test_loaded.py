@@ -42,7 +42,7 @@ def test_idle_knee_and_saturation_come_out() -> None:
 def test_memory_that_cannot_be_filled_has_no_knee() -> None:
     backend = Fake(0.002, truth=lambda case: IDLE, extras=reached)
     record = session.run(["loaded"], Options(profile="quick"), machine=many(nodes=1, packages=1), backend=backend)
-    assert "never doubles" in session.tables(record)[0].meaning[1]
+    assert "did not double" in session.tables(record)[0].meaning[1]
 
 
 def roles(machine: Machine, options: Options) -> dict[tuple[int | None, int | None], set[tuple[int, ...]]]:
