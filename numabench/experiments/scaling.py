@@ -10,6 +10,7 @@ from numabench.analysis import scaling as curves
 from numabench.analysis import stats
 from numabench.errors import UsageError
 from numabench.experiments import base, serving
+from numabench.jobs.instance import model_of
 from numabench.layout import Slot
 from numabench.machine import Machine
 from numabench.series import Axis, Case, Options, Series, Table
@@ -136,7 +137,7 @@ def _limits(plain: Sequence[Series], served: dict[str, list[Series]]) -> dict[st
     found = {}
     for name, curve in served.items():
         if reads and curve[0].case.kernel == "llm-decode":
-            found[name] = max(reads) * 1e9 / serving.made_of(curve[0].case).bytes_per_step
+            found[name] = max(reads) * 1e9 / model_of(curve[0].case).bytes_per_step
     return found
 
 

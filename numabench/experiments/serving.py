@@ -13,6 +13,7 @@ from numabench.analysis import stats, tails
 from numabench.environment import free_bytes
 from numabench.errors import UsageError
 from numabench.experiments import base
+from numabench.jobs.instance import model_of
 from numabench.layout import Slot
 from numabench.machine import Machine
 from numabench.presets import Model
@@ -152,22 +153,9 @@ def table(experiment: str, title: str, series: Sequence[Series], first: Series |
     )
 
 
-def made_of(one: Case) -> Model:
-    """The model of a case."""
-    p = one.params
-    return presets.make(
-        str(p["preset"]),
-        batch=int(p["batch"]),
-        dtype=str(p["dtype"]),
-        layers=int(p["layers"]),
-        ctx=int(p.get("ctx", 2048)),
-        shard=int(p.get("shard", 1)),
-    )
-
-
 def scaled(series: Sequence[Series]) -> str:
     """What the model is, and what was made smaller for it to fit, in words."""
-    made = made_of(series[0].case)
+    made = model_of(series[0].case)
     size = f"{made.bytes_per_step / 1e6:.0f} MB and {made.flops_per_step / 1e9:.1f} GFLOP a step"
     return f"Model: {presets.names([made])}, {made.dtype}, {'; '.join(made.scaled) or 'whole'}: {size}."
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from numabench.experiments import ALL, find, serving
+from numabench.experiments import ALL, find
 from numabench.experiments.story import STEPS
 from numabench.jobs import instance
+from numabench.jobs.instance import model_of
 from numabench.machine import Machine
 from numabench.measure import groups, summary
 from numabench.series import Case, Evidence, Options, Sample, Series
@@ -182,7 +183,7 @@ def test_scaling_says_why_growth_stopped_and_whether_the_last_step_helped() -> N
     """Reads stop at 80 GB/s; decode stops where its bytes meet that bandwidth; instances only crowd each other."""
     machine = facts.machine("128arm-2pa2n8cluster4co")
     cases = [c for c in plan("scaling", machine, "full") if c.kernel in ("read", "llm-decode") and not c.unavailable]
-    size = next(serving.made_of(c).bytes_per_step for c in cases if c.kernel == "llm-decode")
+    size = next(model_of(c).bytes_per_step for c in cases if c.kernel == "llm-decode")
 
     def value(case: Case) -> float:
         if case.kernel == "read":
