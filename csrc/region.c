@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include "abi.h"
 #include "nmb.h"
 
 #include <errno.h>
@@ -10,16 +11,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Present in newer kernel headers only; the values are ABI. */
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MAP_HUGE_SHIFT
-#define MAP_HUGE_SHIFT 26
-#endif
 enum { NMB_MPOL_PREFERRED_MANY = 5, NMB_MPOL_WEIGHTED_INTERLEAVE = 6 };
 
 enum { LONG_BITS = CHAR_BIT * sizeof(unsigned long), GUARD = 1 << 16 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include "abi.h"
 #include "nmb.h"
 
 #include <errno.h>
@@ -8,10 +9,6 @@
 #include <sys/mman.h>
 
 #include "random.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 /* PAGE: MADV_POPULATE_WRITE wants page bounds; a larger base page only means one more attempt. PIECE is populated and
  * filled in turn, so that what the system has just cleared is still in the cache when it is written. */

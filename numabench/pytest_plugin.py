@@ -194,11 +194,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminal.show(found, console, config.getoption("--numabench-record") or "")
     page = config.getoption("--numabench-report")
     if page:
+        from numabench import record as records
         from numabench.errors import NumabenchError
         from numabench.reports import html
 
         try:
-            html.write(page, html.page([found]).encode())
+            records.write(page, html.page([found]).encode())
             terminalreporter.write_line(f"Report: {Path(page).absolute().as_uri()}")
         except NumabenchError as error:
             terminalreporter.write_line(f"No report: {error}", red=True)

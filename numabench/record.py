@@ -104,16 +104,26 @@ def dumps(record: Record, pretty: bool = True) -> bytes:
 
 
 def save(record: Record, path: str | os.PathLike[str]) -> None:
-    """Write by a temporary file and a rename. Raises RecordError naming the file and the free space."""
+    """Write the record as JSON. Raises RecordError as :func:`write` does."""
+    write(path, dumps(record))
+
+
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """By a temporary file and a rename: a file of that name is whole at any moment, also after a crash.
+
+    A pipe or a device is written to as it is. Raises RecordError naming the file and the free space.
+    """
     target = Path(path)
+    plain = not target.exists() or target.is_file()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    text = dumps(record)
     try:
-        with open(temporary, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with open(temporary if plain else target, "wb") as file:
+            file.write(content)
+            if plain:
+                file.flush()
+                os.fsync(file.fileno())
+        if plain:
+            os.replace(temporary, target)
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:

@@ -22,6 +22,8 @@ def report(file: tuple[str, ...], output: str | None, figure: str | None) -> Non
     """
     from numabench.reports import html
 
+    target = Path(output or (f"{figure}.svg" if figure else "report.html"))
+    records.check_writable(target)
     found = [records.load(name) for name in file]
     if figure == "list":
         for name in html.figure_names(found[0]):
@@ -30,9 +32,7 @@ def report(file: tuple[str, ...], output: str | None, figure: str | None) -> Non
     if figure:
         if len(found) > 1:
             raise UsageError(f"--figure draws one record, {len(found)} were given")
-        target = Path(output or f"{figure}.svg")
-        html.write(target, html.figure(found[0], figure, target.suffix.removeprefix(".")))
+        records.write(target, html.figure(found[0], figure, target.suffix.removeprefix(".")))
     else:
-        target = Path(output or "report.html")
-        html.write(target, html.page(found).encode())
+        records.write(target, html.page(found).encode())
     click.echo(f"Wrote {target}")

@@ -117,14 +117,13 @@ def validate(
 
 
 def _write_spec(record: records.Record, target: str) -> None:
-    from numabench.reports import validation as reports
     from numabench.validation.write_spec import write_spec
 
     text = write_spec(record)
     if target == "-":
         click.echo(text, nl=False)
     else:
-        reports.write(target, text)
+        records.write(target, text.encode())
         click.echo(f"Wrote {target}: check every bound before anybody is held to it", err=True)
 
 
@@ -139,11 +138,11 @@ def _show(
     from numabench.reports import validation as reports
 
     if junit:
-        reports.write(junit, reports.junit([result]))
+        records.write(junit, reports.junit([result]).encode())
     if openmetrics:
-        reports.write(openmetrics, reports.openmetrics(result))
+        records.write(openmetrics, reports.openmetrics(result).encode())
     if markdown and markdown != "-":
-        reports.write(markdown, reports.markdown(result))
+        records.write(markdown, reports.markdown(result).encode())
     if as_json:
         click.echo(outcome.dumps(result).decode(), nl=False)
     elif markdown == "-":

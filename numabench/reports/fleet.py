@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 from numabench.analysis.verdict import WORST_FIRST
 from numabench.errors import Unsupported
 from numabench.fleet.judge import Host, Report
-from numabench.reports.validation import write, xml_text
+from numabench.record import write
+from numabench.reports.validation import xml_text
 from numabench.validation.metrics import BY_NAME
 from numabench.validation.outcome import dumps
 
@@ -37,7 +38,7 @@ def files(report: Report, con: duckdb.DuckDBPyConnection, folder: Path) -> list[
         "fleet.html": page(report, distributions(con)),
     }
     for name, text in made.items():
-        write(folder / name, text)
+        write(folder / name, text.encode())
     return [folder / name for name in made]
 
 

@@ -7,18 +7,16 @@ script to be read; the script adds tooltips and keyboard access.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from numabench import session
-from numabench.errors import RecordError, Unsupported, UsageError
+from numabench.errors import Unsupported, UsageError
 from numabench.experiments import base
-from numabench.record import Record, check_writable
+from numabench.record import Record
 from numabench.reports import drawing, figures, words
 from numabench.series import FATAL, FLAGS, Series, Table
 
@@ -123,15 +121,6 @@ def figure(record: Record, name: str, kind: str) -> bytes:
     if kind == "svg":
         return bytes(text.encode())
     return bytes(_renderer().svg_to_png(text, scale=PNG_SCALE))
-
-
-def write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a page or a figure. Raises RecordError naming the file."""
-    check_writable(path)
-    try:
-        Path(path).write_bytes(content)
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror}", error.errno or 0) from error
 
 
 def page(records: Sequence[Record]) -> str:

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from xml.etree import ElementTree
 
 from rich.table import Table
 from rich.text import Text
 
-from numabench.errors import RecordError
 from numabench.units import format_value
 from numabench.validation.outcome import Check, Result
 
@@ -226,17 +222,3 @@ def one_line(result: Result, age: str = "") -> str:
     words = {"PASS": "OK", "WARN": "OK", "FAIL": "FAILED"}.get(result.verdict, "UNKNOWN")
     line = f"numabench {words} {result.host}{age}: {result.verdict} {result.reason}"
     return line if len(line) <= 80 else line[:77] + "..."
-
-
-def write(path: str | os.PathLike[str], text: str) -> None:
-    """By a temporary file and a rename, as collectors read at any moment. Raises RecordError."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise RecordError(f"cannot write {target}: {error.strerror}", error.errno or 0) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from numabench import record
 from numabench.analysis.verdict import Verdict
 from numabench.errors import RecordError
 
@@ -102,20 +102,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save(result: Result | Any, path: str | os.PathLike[str]) -> None:
-    """Write by a temporary file and a rename, so that a file of that name is whole. Raises RecordError."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(dumps(result))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise RecordError(f"cannot write {target}: {error.strerror}", error.errno or 0) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    """Write as JSON. Raises RecordError as :func:`numabench.record.write` does."""
+    record.write(path, dumps(result))
 
 
 def dumps(result: Any) -> bytes:

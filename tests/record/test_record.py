@@ -10,7 +10,7 @@ import pytest
 
 from numabench import session
 from numabench.errors import RecordError
-from numabench.record import Journal, Record, check_writable, dumps, load, loads, save
+from numabench.record import Journal, Record, check_writable, dumps, load, loads, save, write
 from numabench.series import Options
 from tests.fakes import Fake, two_nodes
 
@@ -92,3 +92,15 @@ def test_journal_cut_anywhere_in_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="not a journal"):
         Journal.read(path)
     assert os.path.exists(path)
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write(pipe, b"whole")
+        assert os.read(reader, 100) == b"whole"
+        assert pipe.is_fifo()
+    finally:
+        os.close(reader)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from numabench import record as records
 from numabench.analysis.verdict import WORST_FIRST
 from numabench.errors import RecordError
 from numabench.reports import validation as reports
@@ -123,8 +124,8 @@ def test_one_line_is_short(failed: Result, host: str) -> None:
 
 def test_textfiles_are_replaced_whole(tmp_path: Path) -> None:
     target = tmp_path / "numabench.prom"
-    reports.write(target, "old\n")
-    reports.write(target, reports.openmetrics(validate(made(), host="h", spec=SPEC)))
+    records.write(target, b"old\n")
+    records.write(target, reports.openmetrics(validate(made(), host="h", spec=SPEC)).encode())
     assert [path.name for path in tmp_path.iterdir()] == ["numabench.prom"]
     with pytest.raises(RecordError, match="cannot write"):
-        reports.write(tmp_path / "nowhere" / "x.prom", "")
+        records.write(tmp_path / "nowhere" / "x.prom", b"")
