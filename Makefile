@@ -36,11 +36,13 @@ lint: $(VENV)/.built ## the checks that need no running program
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/lint-imports
 	$(BIN)/codespell $(TEXT)
+	$(BIN)/python tools/kernels_table.py --check
 
 fix: $(VENV)/.built ## format
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/python tools/kernels_table.py
 
 pytest: $(VENV)/.built system-fleet ## the Python tests that need no virtual machine
 	$(BIN)/python -m pytest -m "not lab" -q
