@@ -3,30 +3,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from numabench import _core
+from numabench import _core, settings
 from numabench.capabilities import Capability, probe
+from numabench.environment import Tree
 from numabench.machine import Machine
-from numabench.units import format_bytes
+from numabench.settings import Finding, State
+from numabench.units import format_numbers
 
-State = Literal["ok", "note", "warning", "failure"]
 LEAST_FREE = 1 << 30
 
 
-class Finding(NamedTuple):
-    """One thing looked at: what was seen, what it does to figures, and the line that changes it."""
-
-    name: str
-    state: State
-    seen: str
-    effect: str = ""
-    remedy: str = ""
-
-
-def findings(machine: Machine, environment: dict[str, Any]) -> list[Finding]:
+def findings(machine: Machine, environment: dict[str, Any], tree: Tree | None = None) -> list[Finding]:
     """All findings, those of the system calls by really trying them (64 KiB per node)."""
-    return [*_tried(machine), *_machine(machine), *_settings(environment), *_memory(machine, environment)]
+    return [*_tried(machine), *_machine(machine), *looked_up(machine, environment, tree or Tree())]
+
+
+def looked_up(machine: Machine, environment: dict[str, Any], tree: Tree) -> list[Finding]:
+    """What files tell, without trying anything."""
+    return [
+        *settings.settings(environment),
+        *settings.load(tree, len(machine.allowed_cpus)),
+        *settings.memory(machine, environment, LEAST_FREE),
+        settings.prefetchers(tree, machine.virtual),
+        settings.memory_errors(tree),
+        *settings.versions(environment["kernel"], settings.new_libnuma(), machine.hwloc),
+    ]
 
 
 def _tried(machine: Machine) -> list[Finding]:
@@ -38,6 +41,7 @@ def _tried(machine: Machine) -> list[Finding]:
             "ok" if clock.invariant else "warning",
             f"{clock.source}, {clock.overhead_ns:.0f} ns a reading",
             "" if clock.invariant else "windows must be longer",
+            source="CPUID 8000_0007h EDX[8] or the architecture's counter, and 1000 readings",
         )
     )
     return found
@@ -50,19 +54,27 @@ def finding(row: Capability) -> Finding:
         state = "failure" if row.needed else "note"
     elif row.level == "inferred" or row.cost:
         state = "warning" if row.needed else "note"
-    return Finding(row.name, state, row.seen, row.cost, row.remedy)
+    return Finding(row.name, state, row.seen, row.cost, row.remedy, "tried")
 
 
 def _machine(machine: Machine) -> list[Finding]:
     found = []
     if len(machine.targets()) < 2:
-        found.append(Finding("nodes", "note", "one node", "remote cases are unavailable; all else is measured"))
+        effect = "remote cases are unavailable; all else is measured"
+        found.append(Finding("nodes", "note", "one node", effect, source="hwloc"))
     else:
+        seen = f"{len(machine.targets())} nodes with memory, {len(machine.initiators())} with CPUs"
+        found.append(Finding("nodes", "ok", seen, source="hwloc"))
+    shut = [node.id for node in machine.nodes if not node.allowed]
+    if shut:
         found.append(
             Finding(
-                "nodes",
-                "ok",
-                f"{len(machine.targets())} nodes with memory, {len(machine.initiators())} with CPUs",
+                "nodes not allowed",
+                "note",
+                f"nodes {format_numbers(shut)} of {len(machine.nodes)}",
+                "they are not measured",
+                "docker run --cpuset-mems=...; systemd: AllowedMemoryNodes=",
+                "Mems_allowed_list of /proc/self/status",
             )
         )
     if machine.topology_unproven:
@@ -73,6 +85,7 @@ def _machine(machine: Machine) -> list[Finding]:
                 "a virtual machine that shows one thread per core",
                 "two CPUs may share a core",
                 "ask the provider for the host topology",
+                "hwloc",
             )
         )
     if len(machine.allowed_cpus) < len(machine.cpus):
@@ -82,101 +95,12 @@ def _machine(machine: Machine) -> list[Finding]:
                 "note",
                 f"{len(machine.allowed_cpus)} of {len(machine.cpus)} CPUs are allowed",
                 "the others are not measured",
-                "taskset or cpuset of this process",
+                "taskset -c ...; docker run --cpuset-cpus=...; systemd: AllowedCPUs=",
+                "Cpus_allowed_list of /proc/self/status",
             )
         )
-    return found
-
-
-def _settings(env: dict[str, Any]) -> list[Finding]:
-    rules: list[tuple[str, str, bool, State, str, str]] = [
-        (
-            "governor",
-            "governor",
-            env["governor"] not in (None, "performance"),
-            "warning",
-            "clocks change between windows",
-            "cpupower frequency-set -g performance",
-        ),
-        (
-            "thp",
-            "transparent huge pages",
-            env["thp"] == "never",
-            "warning",
-            "thp cases get base pages",
-            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
-        ),
-        (
-            "numa_balancing",
-            "NUMA balancing",
-            env["numa_balancing"] not in (None, "0"),
-            "note",
-            "moves pages that are not bound",
-            "sysctl kernel.numa_balancing=0",
-        ),
-        (
-            "demotion",
-            "demotion",
-            env["demotion"] in ("1", "true"),
-            "warning",
-            "moves pages to slow nodes, policy or not",
-            "echo 0 > /sys/kernel/mm/numa/demotion_enabled",
-        ),
-        (
-            "cpu_quota",
-            "CPU quota",
-            env["cpu_quota"] is not None,
-            "warning",
-            "threads are stopped when it is spent",
-            "run without --cpus (use --cpuset-cpus)",
-        ),
-        ("swap_used_bytes", "swap", bool(env["swap_used_bytes"]), "warning", "pages may be on disk", "swapoff -a"),
-        (
-            "clocksource",
-            "clocksource",
-            env["clocksource"] in ("hpet", "acpi_pm"),
-            "warning",
-            "the system does not trust its counter",
-            "see dmesg for why the TSC was dropped",
-        ),
-    ]
-    found = []
-    for key, name, raised, state, effect, remedy in rules:
-        unknown = "none" if key == "cpu_quota" else "not told by this system"
-        seen = unknown if env[key] is None else str(env[key])
-        found.append(Finding(name, state, seen, effect, remedy) if raised else Finding(name, "ok", seen))
-    if "GOMP_CPU_AFFINITY" in env["variables"]:
-        found.append(
-            Finding(
-                "GOMP_CPU_AFFINITY",
-                "warning",
-                env["variables"]["GOMP_CPU_AFFINITY"],
-                "a library may shrink this process to one CPU",
-                "unset GOMP_CPU_AFFINITY",
-            )
-        )
-    return found
-
-
-def _memory(machine: Machine, env: dict[str, Any]) -> list[Finding]:
-    found = []
-    for node in machine.targets():
-        free = env["free_bytes"].get(str(node))
-        wanted = max(4 * machine.llc_bytes(machine.nearest_cpus(node)), LEAST_FREE) * 4
-        if free is None:
-            found.append(
-                Finding(f"memory of node {node}", "warning", "not told by this system", "sizes are not checked")
-            )
-        elif free < wanted:
-            found.append(
-                Finding(
-                    f"memory of node {node}",
-                    "warning",
-                    f"{format_bytes(free)} free",
-                    f"buffers of four times the caches want {format_bytes(wanted)}",
-                    "free memory, or --size",
-                )
-            )
-        else:
-            found.append(Finding(f"memory of node {node}", "ok", f"{format_bytes(free)} free"))
+    if machine.offline_cpus:
+        seen = f"CPUs {format_numbers(machine.offline_cpus)}"
+        remedy = "echo 1 > /sys/devices/system/cpu/cpuN/online"
+        found.append(Finding("CPUs offline", "note", seen, "they are not measured", remedy, "/sys/devices/system/cpu"))
     return found

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 
@@ -11,6 +13,9 @@ from numabench.cli import EXIT_FAILED
 from numabench.machine import Machine
 from numabench.series import Options
 from numabench.units import format_bytes, format_numbers
+
+if TYPE_CHECKING:
+    from numabench.settings import Finding
 
 
 def _print_json(data: object) -> None:
@@ -86,20 +91,32 @@ def doctor(as_json: bool) -> None:
     if as_json:
         _print_json([finding._asdict() for finding in found])
     else:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        style = {"ok": "green", "note": "cyan", "warning": "yellow", "failure": "bold red"}
-        table = Table(box=None, pad_edge=False)
-        for head in ("state", "what", "seen", "effect", "remedy"):
-            table.add_column(head, overflow="fold")
-        for finding in sorted(found, key=lambda f: list(style).index(f.state), reverse=True):
-            words = (finding.name, finding.seen, finding.effect, finding.remedy)
-            table.add_row(Text(finding.state, style=style[finding.state]), *map(Text, words))
-        Console().print(table)
+        _print_findings(found)
     if any(finding.state == "failure" for finding in found):
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _print_findings(found: list[Finding]) -> None:
+    """Worst first; commands of a remedy stay in one piece when the line is long enough for them."""
+    import shutil
+    import textwrap
+
+    style = {"failure": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+    for finding in sorted(found, key=lambda f: list(style).index(f.state)):
+        lines = [f"{finding.name}: {finding.seen}"]
+        if finding.state != "ok":
+            lines += [f"{name}: {text}" for name, text in zip(("effect", "remedy"), finding[3:5], strict=True) if text]
+        for at, line in enumerate(lines):
+            start = " " * 9 if at == 0 else " " * 11
+            text = textwrap.fill(
+                line, width, initial_indent=start, subsequent_indent=" " * 13, break_long_words=False,
+                break_on_hyphens=False,
+            )  # fmt: skip
+            head = click.style(f"{finding.state:9}", fg=style[finding.state], bold=finding.state == "failure")
+            click.echo(head + text[9:] if at == 0 else text)
+    counts = [f"{sum(f.state == state for f in found)} {state}" for state in style]
+    click.echo(f"\n{', '.join(counts)}\nWhere each was read: numabench doctor --json")
 
 
 @click.command("list")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from numabench.doctor import _settings
 from numabench.environment import Watch, free_bytes, free_huge_pages, memory_left_bytes, snapshot
 from numabench.machine import Machine
+from numabench.settings import settings as judged
 
 MIB = 1 << 20
 CGROUP2 = {
@@ -151,7 +151,7 @@ def test_quota_where_the_mount_shows_only_the_own_group(tmp_path: Path, machine:
 
 
 def settings(root: Path, machine: Machine) -> dict[str, str]:
-    return {finding.name: finding.state for finding in _settings(snapshot(machine, root))}
+    return {finding.name: finding.state for finding in judged(snapshot(machine, root))}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def settings(root: Path, machine: Machine) -> dict[str, str]:
             "sys/devices/system/clocksource/clocksource0/current_clocksource",
             "hpet",
             "tsc",
-            "clocksource",
+            "clock source",
             "warning",
         ),
     ],
