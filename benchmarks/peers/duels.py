@@ -92,13 +92,27 @@ class Ring(NamedTuple):
 
     def duel(self, name: str, unit: str, ours: dict[str, Figure], theirs: dict[str, Figure], lower: bool) -> Duel:
         """Everyone in turn, ``rounds`` times; the best of each side by median, compared round by round."""
-        taken: dict[str, list[float]] = {who: [] for who in (*ours, *theirs)}
-        for number in range(self.rounds):
-            order = [*ours.items(), *theirs.items()]
-            for who, take in order if number % 2 else reversed(order):
-                taken[who].append(take())
+        taken = self._rounds({**ours, **theirs})
         best = min if lower else max
         we, they = (best(side, key=lambda who: median(taken[who])) for side in (ours, theirs))
+        return self._compare(name, unit, taken, we, they, lower)
+
+    def each(self, name: str, unit: str, ours: dict[str, Figure], theirs: dict[str, Figure], lower: bool) -> list[Duel]:
+        """The same rounds, but every rival has a row of its own."""
+        taken = self._rounds({**ours, **theirs})
+        best = min if lower else max
+        we = best(ours, key=lambda who: median(taken[who]))
+        return [self._compare(name, unit, taken, we, they, lower) for they in theirs]
+
+    def _rounds(self, all_of_them: dict[str, Figure]) -> dict[str, list[float]]:
+        taken: dict[str, list[float]] = {who: [] for who in all_of_them}
+        for number in range(self.rounds):
+            order = list(all_of_them.items())
+            for who, take in order if number % 2 else reversed(order):
+                taken[who].append(take())
+        return taken
+
+    def _compare(self, name: str, unit: str, taken: dict[str, list[float]], we: str, they: str, lower: bool) -> Duel:
         share = stats.ratio(taken[they], taken[we]) if lower else stats.ratio(taken[we], taken[they])
         return Duel(
             name=name,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,18 @@ def test_missing_rivals_are_named(tmp_path: Path) -> None:
     assert "multichase is not here: build" in done.output
     assert "lat_mem_rd is not here" in done.output
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_library_that_is_not_there_is_named_and_rows_are_filtered(tmp_path: Path) -> None:
+    absent = [word for name in ("blis", "mkl", "onednn") for word in ("--program", f"{name}=/absent.so")]
+    done = CliRunner().invoke(main, ["--only", "gemm", "--match", "no such row", "--keep", str(tmp_path), *absent])
+    assert done.exit_code == 0
+    assert all(f"{name} is not here: " in done.output for name in ("blis", "mkl", "onednn"))
+    assert "GFLOP/s" not in done.output
+
+
+@pytest.mark.parametrize("kind", ["f32", "f64"])
+def test_a_rival_says_that_its_result_is_right(kind: str) -> None:
+    words = [sys.executable, "-m", "benchmarks.peers.blas", "numpy", "-", kind, "17", "33", "5"]
+    done = subprocess.run(words, input="", capture_output=True, text=True, check=True)
+    assert done.stdout == "right\n"
