@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Few rows times weights that are read once: C = alpha A B' + beta C, where B has n rows of k weights and A, m x k, is
  * packed beforehand. Lanes of a vector are rows of A, and consecutive weights where A has fewer rows than lanes: each
- * weight is read once, as part of a repeated group, and meets all rows of A at once. An element of C is summed in an
- * order that depends on m and k only: however the rows of B are shared out, the result is the same to the bit. This
- * file says what a vector is for each type; gemv_body.inc.h is the algorithm, included once per type. */
+ * weight is read once, as part of a repeated group, and meets all rows of A at once. A single row of A walks B as it
+ * lies in memory: several rows side by side are streams that prefetchers follow less well (0.72 to 0.90 of a read). An
+ * element of C is summed in an order that depends on m and k only: however the rows of B are shared out, the result is
+ * the same to the bit. This file says what a vector is for each type; gemv_body.inc.h is the algorithm, included once
+ * per type. */
 #include "gemm_blocks.inc.h"
 #include "lanes.h"
 
@@ -11,6 +13,7 @@ enum {
     GEMV_COLUMNS = 8,      /* rows of B, thus columns of C, in a tile: as many independent sums in flight */
     GEMV_ROWS = 64,        /* rows of A packed at a time */
     GEMV_AHEAD = 1024,     /* bytes before its use at which a line of B is asked for */
+    GEMV_FAR = 4096,       /* the same where a single row is walked */
     GEMV_CACHED = 1 << 18, /* bytes of packed A that stay near by while B passes */
     /* A packed row is padded to a line of B at most, 64 weights of 4 bytes. */
     GEMV_SCRATCH = GEMV_CACHED + GEMV_ROWS * 4 * NMB_LINE
@@ -29,6 +32,8 @@ enum {
 #define GEMV_ZERO               nmb_splat_f32(0)
 #define GEMV_LOAD_X(p)          nmb_load_f32(p)
 #define GEMV_STORE(p, v)        nmb_store_f32(p, v)
+#define GEMV_ADD(v, w)          nmb_add_f32(v, w)
+#define GEMV_SUM(v)             nmb_sum_f32(v)
 #define GEMV_MAC(part, w, x, v) nmb_fma_f32(w, x, v)
 #if NMB_TIER_SCALAR
 #define GEMV_LOAD_B(count, p) (*(p))
@@ -49,6 +54,8 @@ enum {
 #define GEMV_ZERO               nmb_splat_f64(0)
 #define GEMV_LOAD_X(p)          nmb_load_f64(p)
 #define GEMV_STORE(p, v)        nmb_store_f64(p, v)
+#define GEMV_ADD(v, w)          nmb_add_f64(v, w)
+#define GEMV_SUM(v)             nmb_sum_f64(v)
 #define GEMV_MAC(part, w, x, v) nmb_fma_f64(w, x, v)
 #if NMB_TIER_SCALAR
 #define GEMV_LOAD_B(count, p) (*(p))
@@ -68,6 +75,8 @@ enum {
 #define GEMV_ZERO        nmb_splat_f32(0)
 #define GEMV_LOAD_X(p)   nmb_load_f32(p)
 #define GEMV_STORE(p, v) nmb_store_f32(p, v)
+#define GEMV_ADD(v, w)   nmb_add_f32(v, w)
+#define GEMV_SUM(v)      nmb_sum_f32(v)
 #if NMB_TIER_SCALAR
 #define GEMV_UNIT               1
 #define GEMV_PARTS              1
@@ -91,6 +100,8 @@ enum {
 #define GEMV_PARTS       1
 #define GEMV_ZERO        nmb_splat_s32(0)
 #define GEMV_STORE(p, v) nmb_store_s32((int32_t *)(p), v)
+#define GEMV_ADD(v, w)   nmb_add_s32(v, w)
+#define GEMV_SUM(v)      nmb_sum_s32(v)
 #if NMB_TIER_SCALAR
 #define GEMV_X                  int32_t
 #define GEMV_UNIT               1
@@ -128,6 +139,8 @@ enum {
 #define GEMV_LOAD_B(count, p)   _mm512_xor_si512(nmb_repeat(count * sizeof(int32_t), p), _mm512_set1_epi8(-128))
 #define GEMV_MAC(part, w, x, v) _mm512_dpbusd_epi32(v, w, x)
 #define GEMV_STORE(p, v)        _mm512_storeu_si512(p, v)
+#define GEMV_ADD(v, w)          nmb_add_s32(v, w)
+#define GEMV_SUM(v)             nmb_sum_s32(v)
 #define GEMV_OFFSET             128
 #include "gemv_body.inc.h"
 #define NMB_GEMV_VNNI_ROW NMB_GEMV_ROW(s8_vnni, gemv_s8, int8_t, int8_t, int32_t, "avx512_vnni", NMB_CPU_AVX512_VNNI),

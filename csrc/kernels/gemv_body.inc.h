@@ -48,6 +48,33 @@ static NMB_INLINE GEMV_TARGET const GEMV_X *GEMV_NAME(step)(const size_t mb, con
     return x;
 }
 
+/* The sum of a row of A, packed in x, times a row of B, k deep, lines dealt in turn to GEMV_COLUMNS vectors; the row of
+ * B that is next lies `next` elements behind. */
+static NMB_INLINE GEMV_TARGET GEMV_S GEMV_NAME(walk)(const GEMV_X *x, const GEMV_B *b, size_t k, size_t next)
+{
+    const size_t line = GEMV_NAME(line), turn = GEMV_COLUMNS * line, far = GEMV_FAR / sizeof(GEMV_B);
+    GEMV_V acc[GEMV_COLUMNS][2];
+    size_t p = 0;
+    NMB_EACH(j, GEMV_COLUMNS)
+    acc[j][0] = GEMV_ZERO;
+    for (; p + turn <= k; p += turn) {
+        const GEMV_B *ahead = b + p + far + (p + far < k ? 0 : next - k);
+        NMB_EACH(j, GEMV_COLUMNS)
+        x = GEMV_NAME(step)(1, 1, 1, acc + j, x, b + p + j * line, 0, ahead + j * line);
+    }
+    for (; p + line <= k; p += line)
+        x = GEMV_NAME(step)(1, 1, 1, acc, x, b + p, 0, b + p);
+    if (p < k) {
+        GEMV_B last[NMB_LINE / sizeof(GEMV_B)] = {0};
+        for (size_t e = 0; p + e < k; e++)
+            last[e] = b[p + e];
+        GEMV_NAME(step)(1, 1, 1, acc, x, last, 0, last);
+    }
+    NMB_EACH(j, GEMV_COLUMNS - 1)
+    acc[0][0] = GEMV_ADD(acc[0][0], acc[j + 1][0]);
+    return (GEMV_S)GEMV_SUM(acc[0][0]);
+}
+
 /* m rows and `columns` columns of C from the lanes of a tile's accumulators, columns one after another. */
 static __attribute__((noinline)) void GEMV_NAME(finish)(const GEMV_S *sums, size_t mb, size_t nv, const nmb_args *args,
                                                         size_t m, size_t columns, GEMV_C *c, GEMV_S beta,
@@ -109,6 +136,15 @@ static NMB_INLINE GEMV_TARGET int GEMV_NAME(sweep)(const size_t mb, const size_t
             return 0;
         /* The rest of the columns one by one, each by a tile of its own. */
         columns = args->n - j >= GEMV_COLUMNS ? GEMV_COLUMNS : 1;
+        if (nv * mb == 1 && GEMV_NAME(lanes) > 1) {
+            const GEMV_S alpha = (GEMV_S)(GEMV_C)args->alpha;
+            for (size_t i = j; i < j + columns; i++) {
+                GEMV_S sum = alpha * (GEMV_NAME(walk)(x, b + i * args->ldb, k, args->ldb) - offset[0]);
+                GEMV_S *out = (GEMV_S *)(c + i);
+                *out = beta == 0 ? sum : sum + beta * *out;
+            }
+            continue;
+        }
         for (size_t i = 0; i < m; i += nv * mb) {
             GEMV_NAME(tile)(mb, nv, sums, x + i * deep, b + j * args->ldb, columns == 1 ? 0 : args->ldb, k,
                             columns * args->ldb);
@@ -183,5 +219,7 @@ static GEMV_TARGET uint64_t NMB_CAT(nmb_gemv_, GEMV_TAG)(nmb_args *args, uint64_
 #undef GEMV_LOAD_B
 #undef GEMV_MAC
 #undef GEMV_STORE
+#undef GEMV_ADD
+#undef GEMV_SUM
 #undef GEMV_OFFSET
 #undef GEMV_NAME

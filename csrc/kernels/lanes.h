@@ -19,11 +19,13 @@
 #endif
 #define NMB_INLINE inline __attribute__((always_inline))
 
-#define NMB_TYPE_LANES(tag, elem, vec, load, store, splat, mul, fma)                                                   \
+#define NMB_TYPE_LANES(tag, elem, vec, load, store, splat, add, sum, mul, fma)                                         \
     typedef vec nmb_v_##tag;                                                                                           \
     static NMB_INLINE vec nmb_load_##tag(const elem *p) { return load; }                                               \
     static NMB_INLINE void nmb_store_##tag(elem *p, vec x) { store; }                                                  \
     static NMB_INLINE vec nmb_splat_##tag(elem x) { return splat; }                                                    \
+    static NMB_INLINE vec nmb_add_##tag(vec x, vec y) { return add; }                                                  \
+    static NMB_INLINE elem nmb_sum_##tag(vec x) { return sum; }                                                        \
     static NMB_INLINE vec nmb_mul_##tag(vec x, vec y) { return mul; }                                                  \
     static NMB_INLINE vec nmb_fma_##tag(vec x, vec y, vec z) { return fma; }
 
@@ -42,13 +44,47 @@ static NMB_INLINE float nmb_float_of_bf16(uint16_t x)
     return u.value;
 }
 
+#if NMB_TIER_AVX512 || NMB_TIER_AVX2
+/* Halves added up, until one element is left. */
+static NMB_INLINE float nmb_sum256_ps(__m256 x)
+{
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+static NMB_INLINE double nmb_sum256_pd(__m256d x)
+{
+    const __m128d h = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+static NMB_INLINE int32_t nmb_sum256_epi32(__m256i x)
+{
+    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    h = _mm_add_epi32(h, _mm_unpackhi_epi64(h, h));
+    return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 1)));
+}
+#endif
+
 #if NMB_TIER_AVX512
-NMB_TYPE_LANES(f32, float, __m512, _mm512_loadu_ps(p), _mm512_storeu_ps(p, x), _mm512_set1_ps(x), _mm512_mul_ps(x, y),
-               _mm512_fmadd_ps(x, y, z))
-NMB_TYPE_LANES(f64, double, __m512d, _mm512_loadu_pd(p), _mm512_storeu_pd(p, x), _mm512_set1_pd(x), _mm512_mul_pd(x, y),
-               _mm512_fmadd_pd(x, y, z))
+static NMB_INLINE float nmb_sum512_ps(__m512 x)
+{
+    return nmb_sum256_ps(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+}
+static NMB_INLINE double nmb_sum512_pd(__m512d x)
+{
+    return nmb_sum256_pd(_mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1)));
+}
+static NMB_INLINE int32_t nmb_sum512_epi32(__m512i x)
+{
+    return nmb_sum256_epi32(_mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1)));
+}
+NMB_TYPE_LANES(f32, float, __m512, _mm512_loadu_ps(p), _mm512_storeu_ps(p, x), _mm512_set1_ps(x), _mm512_add_ps(x, y),
+               nmb_sum512_ps(x), _mm512_mul_ps(x, y), _mm512_fmadd_ps(x, y, z))
+NMB_TYPE_LANES(f64, double, __m512d, _mm512_loadu_pd(p), _mm512_storeu_pd(p, x), _mm512_set1_pd(x), _mm512_add_pd(x, y),
+               nmb_sum512_pd(x), _mm512_mul_pd(x, y), _mm512_fmadd_pd(x, y, z))
 NMB_TYPE_LANES(s32, int32_t, __m512i, _mm512_loadu_si512(p), _mm512_storeu_si512(p, x), _mm512_set1_epi32(x),
-               _mm512_mullo_epi32(x, y), _mm512_add_epi32(_mm512_mullo_epi32(x, y), z))
+               _mm512_add_epi32(x, y), nmb_sum512_epi32(x), _mm512_mullo_epi32(x, y),
+               _mm512_add_epi32(_mm512_mullo_epi32(x, y), z))
 /* `bytes` at p (a power of two) over and over. */
 static NMB_INLINE __m256i nmb_repeat_half(const size_t bytes, const void *p)
 {
@@ -87,12 +123,13 @@ static NMB_INLINE __m512i nmb_mac_s16(__m512i x, __m512i y, __m512i z)
 }
 
 #elif NMB_TIER_AVX2
-NMB_TYPE_LANES(f32, float, __m256, _mm256_loadu_ps(p), _mm256_storeu_ps(p, x), _mm256_set1_ps(x), _mm256_mul_ps(x, y),
-               _mm256_fmadd_ps(x, y, z))
-NMB_TYPE_LANES(f64, double, __m256d, _mm256_loadu_pd(p), _mm256_storeu_pd(p, x), _mm256_set1_pd(x), _mm256_mul_pd(x, y),
-               _mm256_fmadd_pd(x, y, z))
+NMB_TYPE_LANES(f32, float, __m256, _mm256_loadu_ps(p), _mm256_storeu_ps(p, x), _mm256_set1_ps(x), _mm256_add_ps(x, y),
+               nmb_sum256_ps(x), _mm256_mul_ps(x, y), _mm256_fmadd_ps(x, y, z))
+NMB_TYPE_LANES(f64, double, __m256d, _mm256_loadu_pd(p), _mm256_storeu_pd(p, x), _mm256_set1_pd(x), _mm256_add_pd(x, y),
+               nmb_sum256_pd(x), _mm256_mul_pd(x, y), _mm256_fmadd_pd(x, y, z))
 NMB_TYPE_LANES(s32, int32_t, __m256i, _mm256_loadu_si256((const void *)p), _mm256_storeu_si256((void *)p, x),
-               _mm256_set1_epi32(x), _mm256_mullo_epi32(x, y), _mm256_add_epi32(_mm256_mullo_epi32(x, y), z))
+               _mm256_set1_epi32(x), _mm256_add_epi32(x, y), nmb_sum256_epi32(x), _mm256_mullo_epi32(x, y),
+               _mm256_add_epi32(_mm256_mullo_epi32(x, y), z))
 static NMB_INLINE __m128i nmb_repeat_half(const size_t bytes, const void *p)
 {
     if (bytes == 16)
@@ -124,12 +161,12 @@ static NMB_INLINE __m256i nmb_mac_s16(__m256i x, __m256i y, __m256i z)
 }
 
 #elif NMB_TIER_NEON
-NMB_TYPE_LANES(f32, float, float32x4_t, vld1q_f32(p), vst1q_f32(p, x), vdupq_n_f32(x), vmulq_f32(x, y),
-               vfmaq_f32(z, x, y))
-NMB_TYPE_LANES(f64, double, float64x2_t, vld1q_f64(p), vst1q_f64(p, x), vdupq_n_f64(x), vmulq_f64(x, y),
-               vfmaq_f64(z, x, y))
-NMB_TYPE_LANES(s32, int32_t, int32x4_t, vld1q_s32(p), vst1q_s32(p, x), vdupq_n_s32(x), vmulq_s32(x, y),
-               vmlaq_s32(z, x, y))
+NMB_TYPE_LANES(f32, float, float32x4_t, vld1q_f32(p), vst1q_f32(p, x), vdupq_n_f32(x), vaddq_f32(x, y), vaddvq_f32(x),
+               vmulq_f32(x, y), vfmaq_f32(z, x, y))
+NMB_TYPE_LANES(f64, double, float64x2_t, vld1q_f64(p), vst1q_f64(p, x), vdupq_n_f64(x), vaddq_f64(x, y), vaddvq_f64(x),
+               vmulq_f64(x, y), vfmaq_f64(z, x, y))
+NMB_TYPE_LANES(s32, int32_t, int32x4_t, vld1q_s32(p), vst1q_s32(p, x), vdupq_n_s32(x), vaddq_s32(x, y), vaddvq_s32(x),
+               vmulq_s32(x, y), vmlaq_s32(z, x, y))
 static NMB_INLINE int8x8_t nmb_repeat_half(const size_t bytes, const void *p)
 {
     return bytes == 8   ? vcreate_s8(*(const nmb_any64 *)p)
@@ -156,10 +193,10 @@ static NMB_INLINE int32x4_t nmb_mac_s16(int16x8_t x, int16x8_t y, int32x4_t z)
 }
 
 #else /* NMB_TIER_SCALAR: a vector is one element */
-NMB_TYPE_LANES(f32, float, float, *p, *p = x, x, x *y, x *y + z)
-NMB_TYPE_LANES(f64, double, double, *p, *p = x, x, x *y, x *y + z)
-NMB_TYPE_LANES(s32, int32_t, int32_t, *p, *p = x, x, (int32_t)((uint32_t)x * (uint32_t)y),
-               (int32_t)((uint32_t)x * (uint32_t)y + (uint32_t)z))
+NMB_TYPE_LANES(f32, float, float, *p, *p = x, x, x + y, x, x *y, x *y + z)
+NMB_TYPE_LANES(f64, double, double, *p, *p = x, x, x + y, x, x *y, x *y + z)
+NMB_TYPE_LANES(s32, int32_t, int32_t, *p, *p = x, x, (int32_t)((uint32_t)x + (uint32_t)y), x,
+               (int32_t)((uint32_t)x * (uint32_t)y), (int32_t)((uint32_t)x * (uint32_t)y + (uint32_t)z))
 #endif
 
 #endif
