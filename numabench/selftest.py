@@ -31,6 +31,7 @@ MADV_DONTNEED, MADV_HUGEPAGE, MADV_COLLAPSE, MPOL_MF_MOVE = 4, 14, 25, 2
 # What a machine with other work on it may raise without a fault of ours; never a false alarm.
 OTHERS = frozenset({"contended", "stolen", "throttled", "freq_moved", "not_steady", "skewed", "migration_suspected"})
 EXPECTED = frozenset({"topology_unproven", "cache_suspect", "page_kind_mixed", "unverified_placement"})
+NEIGHBOUR_SHARE = 0.2  # of a CPU, below which another process is no neighbour to speak of
 ATTEMPTS = 3  # of a fault that needs the system's scheduler to play along
 
 
@@ -283,9 +284,22 @@ def _neighbour(bench: Bench) -> Sample:
         try:
             assert child.stdout is not None
             child.stdout.readline()
-            return bench.ordinary(case)
+            ran, began = _ran_s(child.pid), time.monotonic()
+            sample = bench.ordinary(case)
+            share = (_ran_s(child.pid) - ran) / (time.monotonic() - began)
+            if share < NEIGHBOUR_SHARE and "contended" not in sample.flags:
+                raise Unsupported(f"the neighbour got {share * 100:.0f} % of the CPU: too little to be one")
+            return sample
         finally:
             child.kill()
+
+
+def _ran_s(pid: int) -> float:
+    """Seconds of CPU time of a process's main thread: first field of its schedstat, in ns."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError) as error:
+        raise Unsupported(f"/proc/{pid}/schedstat does not tell what the neighbour got: {error}") from error
 
 
 def _optimised_away(bench: Bench) -> Sample:

@@ -100,7 +100,7 @@ def test_run_json_is_the_record(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_interrupt_keeps_samples_and_resume_goes_on(tmp_path: Path, number: int, code: int) -> None:
     command = [
         sys.executable,

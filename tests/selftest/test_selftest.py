@@ -67,6 +67,13 @@ def test_an_error_while_planting_is_not_a_catch(machine: Machine) -> None:
     assert selftest._try(fault, machine, frozenset()).state == "unavailable"
 
 
+def test_a_neighbour_that_did_not_run_is_none(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a catch nor a miss: where the scheduler gave it nothing, nothing was planted."""
+    monkeypatch.setattr(selftest, "_ran_s", lambda pid: 0.0)
+    outcome = selftest._try(BY_NAME["noisy neighbour"], machine, frozenset())
+    assert outcome.state == "caught" or "too little to be one" in outcome.seen
+
+
 def test_nothing_planted_is_clean(machine: Machine) -> None:
     for kernel in ("read", "chase"):
         outcome, _ = selftest._clean(machine, kernel)
