@@ -141,6 +141,15 @@ enum nmb_call {
  * is what mbind and set_mempolicy ask for. */
 int nmb_try(int call, int node);
 
+/* ---- process.c --------------------------------------------------------------------------------------------------- */
+
+/* Moves all pages that another process has on node `from` to node `to` (migrate_pages): the number of pages that could
+ * not be moved, or -errno. Its policies stay as they are. */
+int nmb_move_process(int pid, int from, int to);
+/* A counter of a thread's user space, its future children included, counting at once: a descriptor to read value, time
+ * enabled and time running (three uint64_t, ns) from, or -errno. `type` and `config` as perf_event_open(2) has them. */
+int nmb_counter_open(int tid, uint32_t type, uint64_t config);
+
 /* ---- kernels: registry.c, isa/ and kernels/ -------------------------------------------------------------------------
  */
 

@@ -59,6 +59,9 @@ cdef extern from "nmb.h" nogil:
         NMB_CALLS
     int nmb_try(int call, int node)
 
+    int nmb_move_process(int pid, int source, int target)
+    int nmb_counter_open(int tid, uint32_t type, uint64_t config)
+
     ctypedef struct nmb_args:
         void *a
         void *b

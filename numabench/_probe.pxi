@@ -16,6 +16,22 @@ def try_call(str name, int node=0):
     return _errno.errorcode.get(-rc, str(-rc)) if rc else ""
 
 
+def move_process(int pid, int source, int target):
+    """Move the pages that a process has on one node to another: how many stayed behind. Raises Unsupported."""
+    cdef int rc
+    with nogil:
+        rc = nmb_move_process(pid, source, target)
+    check(rc if rc < 0 else 0, f"migrate_pages({pid}, {source}, {target})", Unsupported)
+    return rc
+
+
+def open_counter(int tid, uint32_t type, uint64_t config):
+    """Descriptor of a hardware or software counter of a thread (perf_event_open). Raises Unsupported."""
+    cdef int fd = nmb_counter_open(tid, type, config)
+    check(fd if fd < 0 else 0, f"perf_event_open({type}, {config:#x})", Unsupported)
+    return fd
+
+
 def ask_policy(Region region not None):
     """As ``Region.placement``, by get_mempolicy, one call a page. Faults absent pages in, so it finds none absent."""
     cdef nmb_region *c = region.open()

@@ -56,6 +56,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str] = {}
     cpus: tuple[int, ...] = ()  # empty: as numabench itself
     prepare: Callable[[], None] | None = None  # called in the new process before the command takes it over
+    attend: Callable[[int], None] | None = None  # called here with the process's number while the command runs
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,8 +234,8 @@ class Runner:
         try:
             for signum in arrived:
                 signal.raise_signal(signum)
-            if during:
-                during(pid)
+            for call in filter(None, (arm.attend, during)):
+                call(pid)
             if not _ends(pid, self.timeout_s):
                 raise RanTooLong(f"{arm.name} ran longer than {format_seconds(self.timeout_s)} (--timeout)")
             ended = time.monotonic_ns()

@@ -4,24 +4,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
 
+from numabench import _core
 from numabench.analysis import compare, stats
 from numabench.analysis.diagnosis import Cause, Facts, Finding, busy, findings
 from numabench.commands import Arm, Metric, RanTooLong, Runner
 from numabench.environment import cgroup_without_quota
 from numabench.errors import Unsupported
 from numabench.machine import Machine
-from numabench.processes import Observer
+from numabench.processes import STEP_S, Observer
 from numabench.record import Record
 from numabench.series import Progress
 from numabench.units import format_numbers
 
 Outcome = Literal["proven", "withdrawn", "undecided", "not tried"]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+MOST = 0.9  # share of the CPU time, of the bytes, that stands for all
 LEAST_S = 0.2  # shorter than this nothing can be said of a program
 
 
@@ -158,34 +161,64 @@ def _observed(
     return seen[0], True
 
 
-def _changed(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tuple[Arm | None, str]:
-    """The command with only the suspected factor changed; None with the reason."""
+def _changes(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tuple[list[tuple[Arm, str]], str]:
+    """The command with only the suspected factor changed, in the ways to try in turn; none of them: the reason."""
     replace = msgspec.structs.replace
     if finding.cause in ("misplaced", "page cache residue"):
+        ways = []
         cpus = machine.cpus_of(finding.node, smt=True) if finding.node is not None else ()
-        if not cpus:
-            return None, f"no CPU of node {finding.node} may be used"
-        what = f"on the CPUs of node {finding.node} ({format_numbers(cpus)})"
-        return replace(arm, name="near its pages", cpus=cpus), what
+        if cpus:
+            what = f"on the CPUs of node {finding.node} ({format_numbers(cpus)})"
+            ways.append((replace(arm, name="near its pages", cpus=cpus), what))
+        runs = max(facts.run_by_node, key=facts.run_by_node.__getitem__)
+        if finding.node is not None and facts.run_by_node[runs] > MOST * sum(facts.run_by_node.values()):
+            mover = replace(arm, name="pages moved", attend=Mover(machine, finding, runs))
+            ways.append((mover, f"with its pages moved to node {runs} while it runs"))
+        return ways, f"no CPU of node {finding.node} may be used, and it runs on several nodes"
     if finding.cause == "bouncing":
         count = max(1, min(len(busy(facts)), len(facts.allowed)))
         cpus = facts.allowed[:count]
-        return replace(arm, name="pinned", cpus=cpus), f"on CPUs {format_numbers(cpus)} only"
+        return [(replace(arm, name="pinned", cpus=cpus), f"on CPUs {format_numbers(cpus)} only")], ""
     if finding.cause == "oversubscribed":
         fewer = dict.fromkeys(_THREADS, str(len(facts.allowed)))
         what = f"with {_THREADS[0]}={len(facts.allowed)} and its like"
-        return replace(arm, name="fewer threads", variables=fewer), what
+        return [(replace(arm, name="fewer threads", variables=fewer), what)], ""
     if finding.cause == "throttled":
         group = cgroup_without_quota()
         if group is None:
-            return None, "no cgroup without a quota may be entered from here"
+            return [], "no cgroup without a quota may be entered from here"
 
         def leave() -> None:
             with open(f"{group}/cgroup.procs", "w") as file:
                 file.write(str(os.getpid()))
 
-        return replace(arm, name="without quota", prepare=leave), "in a cgroup without a quota"
-    return None, "other work on the machine is not ours to stop"
+        return [(replace(arm, name="without quota", prepare=leave), "in a cgroup without a quota")], ""
+    return [], "other work on the machine is not ours to stop"
+
+
+class Mover:
+    """Moves the pages of a process, once they are there, from the node of a finding to another."""
+
+    def __init__(self, machine: Machine, finding: Finding, target: int) -> None:
+        self._machine, self._finding, self._target = machine, finding, target
+
+    def __call__(self, pid: int) -> None:
+        """Wait until most of the bytes seen before are on their node, and move them. Raises Unsupported."""
+        source = self._finding.node
+        observer = Observer(pid, self._machine)
+        while source is not None and observer.step():
+            if observer.on(source) >= MOST * self._finding.bytes:
+                self._move(observer, source)
+                return
+            time.sleep(STEP_S)
+
+    def _move(self, observer: Observer, source: int) -> None:
+        for pid in observer.pids():
+            try:
+                _core.move_process(pid, source, self._target)
+            except Unsupported:
+                if observer.step():  # else it has ended meanwhile
+                    raise
 
 
 def _try(
@@ -199,18 +232,36 @@ def _try(
     tell: Callable[[Progress], None] | None,
 ) -> Tried:
     """Change only the suspected factor, see that it did change, and compare in blocks."""
-    other, what = _changed(arm, finding, facts, machine)
-    if other is None:
-        return Tried(cause=finding.cause, what="", outcome="not tried", reason=what)
-    again, ends = _observed(runner, other, machine, seconds, tell)
-    if not ends:
-        return Tried(cause=finding.cause, what=what, outcome="not tried", reason="changed, it did not end in time")
-    if any(f.cause == finding.cause for f in findings(again)):
-        reason = "the command does not follow this change (it sets its own CPUs, threads or memory)"
-        return Tried(cause=finding.cause, what=what, outcome="not tried", reason=reason)
+    ways, reason = _changes(arm, finding, facts, machine)
+    what = ""
+    for other, what in ways:
+        try:
+            again, ends = _observed(runner, other, machine, seconds, tell)
+        except Unsupported as error:
+            reason = str(error)
+            continue
+        if not ends:
+            reason = "changed, it did not end in time"
+        elif any(f.cause == finding.cause for f in findings(again)):
+            reason = "the command does not follow this change (it sets its own CPUs, threads or memory)"
+        else:
+            return _compared(runner, (arm, other), finding.cause, what, blocks, tell)
+    return Tried(cause=finding.cause, what=what, outcome="not tried", reason=reason)
+
+
+def _compared(
+    runner: Runner,
+    arms: tuple[Arm, Arm],
+    cause: Cause,
+    what: str,
+    blocks: int,
+    tell: Callable[[Progress], None] | None,
+) -> Tried:
+    """The second arm over the first, in blocks."""
+    arm, other = arms
     values: dict[str, list[float]] = {arm.name: [], other.name: []}
     spent = 0.0
-    for block in runner.blocks((arm, other), blocks, warm=False):
+    for block in runner.blocks(arms, blocks, warm=False):
         for name, run in block.runs.items():
             values[name].append(run.value)
             spent += run.wall_s
@@ -221,13 +272,7 @@ def _try(
     (change,) = compare.judge([stats.ratio(values[other.name], values[arm.name])], ["low"])
     outcome, reason = judged(change)
     return Tried(
-        cause=finding.cause,
-        what=what,
-        outcome=outcome,
-        reason=reason,
-        ratio=change.ratio,
-        ci=change.ci,
-        mde=change.mde,
+        cause=cause, what=what, outcome=outcome, reason=reason, ratio=change.ratio, ci=change.ci, mde=change.mde
     )
 
 

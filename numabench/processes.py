@@ -8,12 +8,15 @@ import re
 import time
 from collections.abc import Callable
 
+from numabench import _core
 from numabench.analysis.diagnosis import Facts, Thread
 from numabench.environment import Tree, Watch
+from numabench.errors import NumabenchError
 from numabench.machine import Machine
 
 STEP_S = 0.05
 _MAPS_EVERY = 20  # steps: reading the maps of a large process takes long
+_INSTRUCTIONS = (0, 1)  # PERF_TYPE_HARDWARE, PERF_COUNT_HW_INSTRUCTIONS
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGES = re.compile(r" N(\d+)=(\d+)")
 _BALANCING = re.compile(r"^(numa_(?:hint_faults|hint_faults_local|pages_migrated|pte_updates)) (\d+)$", re.M)
@@ -92,6 +95,11 @@ class Observer:
         self._steps += 1
         self._ended = time.monotonic()
         return True
+
+    def on(self, node: int) -> int:
+        """Bytes on a node, its own and of mapped files, as of now."""
+        self._maps()
+        return sum(pages.get(node, 0) for pages in (self._anonymous, *self._files.values()))
 
     def watch(self, seconds: float, tell: Callable[[float], None] | None = None) -> None:
         """Look every 50 ms for so long, or until the process is gone."""
@@ -216,7 +224,10 @@ class Observer:
             said.append("whether its cgroup was throttled (no cpu.stat of its cgroup, or no quota)")
         if not self._balancing:
             said.append("what automatic NUMA balancing did (no counters in /proc/vmstat)")
-        pmu = [name for name in self._tree.names("sys/bus/event_source/devices") if name.startswith(("cpu", "armv8"))]
-        reason = "not read by numabench" if pmu else "this machine shows no counters"
+        try:
+            os.close(_core.open_counter(self.pid, *_INSTRUCTIONS))
+            reason = "hardware counters may be opened, but are not read by numabench"
+        except NumabenchError as error:
+            reason = f"no hardware counters: {error}"
         said.append(f"bytes per second, cache and TLB misses, flops ({reason}): whether memory or compute bounds it")
         return said

@@ -57,6 +57,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     trusted: bool = True  # False: seen while the CPUs were contended
     gain: float | None = None
     node: int | None = None  # the node that the pages are on
+    bytes: int = 0  # of these pages
 
 
 def busy(facts: Facts) -> list[Thread]:
@@ -149,5 +150,5 @@ def _pages(facts: Facts, latency_ns: Mapping[tuple[int, int], float]) -> list[Fi
         if cause == "page cache residue":
             change = f"run it on node {where}, or drop the file from the page cache and read it again where it is used"
         gain = expected_gain(facts.run_by_node, pages, latency_ns)
-        found.append(Finding(cause=cause, evidence=said, change=change, gain=gain, node=where))
+        found.append(Finding(cause=cause, evidence=said, change=change, gain=gain, node=where, bytes=pages[where]))
     return found

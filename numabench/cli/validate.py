@@ -79,6 +79,9 @@ def validate(
     """
     spec = specs.load(spec_file) if spec_file else None
     good = _baseline(baseline) if baseline else None
+    if out and not file and not node_name and validation.local_rank():
+        click.echo("another process of this job measures this host: nothing to do (mpirun -N 1)", err=True)
+        return
     host = node_name or (validation.host() if not file else "")
     if host and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", host):
         raise UsageError(f"--node-name {host!r}: letters, digits, dot, dash and underscore are allowed")

@@ -159,9 +159,18 @@ def job() -> dict[str, str]:
     return {}
 
 
+def local_rank() -> int:
+    """Which of a parallel job's processes on this host this is, as Open MPI, MPICH, Slurm tell it; 0: first."""
+    for name in ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return 0
+
+
 def host() -> str:
-    """The node as its scheduler calls it, else its host name."""
+    """The node as its scheduler calls it, else its host name; Linux says (none) where none was ever set."""
     for name in ("SLURMD_NODENAME", "KUBERNETES_NODE_NAME"):
         if os.environ.get(name):
             return os.environ[name]
-    return os.uname().nodename
+    name = os.uname().nodename
+    return name if name and name != "(none)" else "unknown"

@@ -84,6 +84,13 @@ def _probes() -> None:
             _core.try_call(name)
 
 
+def _process() -> None:
+    with suppress(NumabenchError):
+        _core.move_process(os.getpid(), 0, 0)
+    with suppress(NumabenchError):
+        os.close(_core.open_counter(os.getpid(), 1, 0))
+
+
 def _catalogue() -> None:
     _core.tiers()
     _core.setup_kernel("fill_f64")
@@ -114,6 +121,7 @@ CALLS: tuple[Callable[[], None], ...] = (
     _work,
     _affinity,
     _probes,
+    _process,
     _catalogue,
     _instance,
     _failed_team,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -182,17 +183,45 @@ def test_reframe_names_the_slow_node(world: World, tmp_path: Path) -> None:
     assert reframed.failed(report) == ["n5"]
 
 
+MPIRUN = ["mpirun", "--allow-run-as-root"]
+MEASURE = ["validate", "--size", "1MiB", "--pages", "base", "--passes", "3", "--budget", "1s"]
+
+
+def mpirun(*words: str) -> subprocess.CompletedProcess[str]:
+    plain = {**os.environ, "OMPI_MCA_plm_rsh_agent": ""}
+    return subprocess.run([*MPIRUN, *words], capture_output=True, text=True, timeout=120, check=False, env=plain)
+
+
 def test_mpirun_keeps_the_worker_contract(tmp_path: Path) -> None:
     where = templates(tmp_path / "stub", {})
     out = tmp_path / "out"
     out.mkdir()
-    done = subprocess.run(
-        ["mpirun", "--allow-run-as-root", "-N", "1", sys.executable, stub.__file__, str(where),
-         "--node-name", "here", "--out", str(out)],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "OMPI_MCA_plm_rsh_agent": ""},
-    )  # fmt: skip
+    done = mpirun("-N", "1", sys.executable, stub.__file__, str(where), "--node-name", "here", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert call("fleet", "collect", str(out), "--expect", "here,gone").returncode == 3
+
+
+def test_of_three_ranks_on_a_host_one_measures(tmp_path: Path) -> None:
+    done = mpirun("--oversubscribe", "-n", "3", *numabench(*MEASURE), "--out", str(tmp_path))
+    (result,) = [outcome.load(path) for path in tmp_path.iterdir()]
+    assert result.values or result.missing, done.stderr
+    assert result.job["OMPI_COMM_WORLD_RANK"] == "0"
+    assert done.stderr.count("another process of this job measures this host") == 2, done.stderr
+
+
+def test_a_real_measurement_on_eight_nodes(tmp_path: Path) -> None:
+    """All share these CPUs, so that the figures are no verdict on anything; each has its own, and who measured them."""
+    with simslurm.SimSlurm(8):
+        worker = shlex.join(numabench(*MEASURE))
+        words = ["fleet", "run", "--out", str(tmp_path), "--time", "2", "--poll", "0.5", "--window", "2"]
+        done = call(*words, "--command", worker)
+    results = {path.stem: outcome.load(path) for path in tmp_path.rglob("n?.json")}
+    assert sorted(results) == [f"n{i}" for i in range(1, 9)], done.stderr
+    for host, result in results.items():
+        assert (result.host, result.job["SLURMD_NODENAME"]) == (host, host)
+        assert result.verdict in ("INCONCLUSIVE", "FAIL", "WARN", "PASS")
+    assert any(result.values for result in results.values()), done.stdout
+    assert len({result.job["SLURM_JOB_ID"] for result in results.values()}) == 8
 
 
 def test_a_window_smaller_than_the_fleet(tmp_path: Path) -> None:

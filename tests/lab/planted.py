@@ -46,6 +46,10 @@ while time.monotonic() - t < 5:
 """
 
 
+# Reads a line of every 64 bytes of 24 MiB, over and over: each is a miss that costs what its node costs.
+LAPS = "b = bytearray(24 << 20); any(b[::64].count(1) for _ in range(6))"
+
+
 def on(node: int, memory: int, code: str) -> list[str]:
     return ["numactl", f"--cpunodebind={node}", f"--membind={memory}", *PYTHON, code]
 
@@ -78,8 +82,30 @@ def throttled(command: list[str]) -> dict[str, object]:
     return told(["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *command])
 
 
+def tried(command: list[str], *words: str) -> dict[str, object]:
+    """All of it: watched, the change tried in blocks."""
+    done = CliRunner().invoke(cli, ["diagnose", "--seconds", "60s", *words, "--json", "--", *command])
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return {"code": done.exit_code, "said": done.output + repr(done.exception)}
+    return {"code": done.exit_code, "findings": found["findings"], "tried": found["tried"]}
+
+
+def moved() -> None:
+    """Where distance costs: pages on the wrong node of a program that insists on its CPUs."""
+    record = "/tmp/record.json"
+    words = ["run", "latency", "--profile", "quick", "--size", "2MiB", "--pages", "thp", "--passes", "3", "-o", record]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    print(json.dumps({"wrong node": tried(on(0, 1, LAPS), "--record", record)}), flush=True)
+    os._exit(0)
+
+
 def main() -> None:
     """All of them, the healthy one first."""
+    if sys.argv[1:] == ["moved"]:
+        moved()
     model = ["dd", "if=/dev/zero", "of=/tmp/model", "bs=1M", "count=64"]
     subprocess.run(["numactl", "--membind=1", *model], check=True, stderr=subprocess.DEVNULL)
     found = {
