@@ -208,7 +208,7 @@ typedef struct nmb_kernel {
     unsigned flops;
     unsigned char sizes[3]; /* gemm, gemv: bytes of an element of A, B and C */
     const char *variant;    /* how the kernel works where there are several ways in one tier, otherwise NULL */
-    unsigned scratch;       /* gemv: bytes of scratch */
+    unsigned scratch;       /* gemv: bytes of scratch; gemm: bytes of a packed element */
     unsigned needs;         /* enum nmb_cpu_feature beyond the tier's level */
     unsigned mr, nr;        /* gemm: micro-kernel shape */
     unsigned default_mc, default_kc, default_nc; /* gemm: block sizes when the caller gives none */

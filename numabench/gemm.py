@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from itertools import pairwise
+from typing import Any
 
 from numabench import _core
 from numabench.errors import NumabenchError
@@ -13,6 +14,8 @@ from numabench.memory import Buffer
 from numabench.series import Case
 
 ALIGN = 4096
+TYPES = {"f32": ("f4", "f4"), "f64": ("f8", "f8"), "bf16": ("u2", "f4"), "s8": ("i1", "i4")}
+"""numpy's types of A and B, and of C; bf16 is the upper half of an f32."""
 GUARD = 64  # bytes between matrices, so that equal columns do not share cache sets
 
 
@@ -39,6 +42,7 @@ class GemmPlan:
         self.kernel, self.region, self.threads = kernel, region, len(case.cpus)
         self.m, self.n, self.k = (int(case.params[name]) for name in "mnk")
         size = kernel.element_bytes
+        self.types = TYPES[kernel.name.removeprefix("gemm_")]
         self.a = 0
         self.b = -(-self.m * self.k * size // ALIGN) * ALIGN + GUARD * 3
         self.c = -(-(self.b + self.k * self.n * size) // ALIGN) * ALIGN + GUARD * 7
@@ -61,7 +65,7 @@ class GemmPlan:
                 self.kernel,
                 a=(self.region, self.a + r0 * self.k * size),
                 b=(self.region, self.b + c0 * size),
-                c=(self.region, self.c + (r0 * self.n + c0) * size),
+                c=(self.region, self.c + (r0 * self.n + c0) * self.kernel.sizes[2]),
                 scratch=(place, 0),
                 m=r1 - r0,
                 n=c1 - c0,
@@ -80,24 +84,33 @@ class GemmPlan:
         import numpy as np
 
         team.run(works)
-        dtype = "f4" if self.kernel.element_bytes == 4 else "f8"
+        source, result = self.types
         view = self.region.as_array("u1")
         try:
-            a = self._matrix(view, self.a, self.m, self.k, dtype)
-            b = self._matrix(view, self.b, self.k, self.n, dtype)
-            c = self._matrix(view, self.c, self.m, self.n, dtype)
+            a = self._matrix(view, self.a, self.m, self.k, source)
+            b = self._matrix(view, self.b, self.k, self.n, source)
+            c = self._matrix(view, self.c, self.m, self.n, result)
             rows = np.unique(np.linspace(0, self.m - 1, 3).astype(int))
-            truth = a[rows].astype("f8") @ b.astype("f8")
-            error = float(np.max(np.abs(c[rows] - truth) / np.abs(truth)))
+            truth = _worth(a[rows]) @ _worth(b)
+            error = float(np.max(np.abs(c[rows] - truth) / np.maximum(np.abs(truth), 1e-30)))
         finally:
             a = b = c = view = truth = None
-        if error > (1e-4 if dtype == "f4" else 1e-12):
+        if error > {"f4": 1e-4, "f8": 1e-12, "i4": 0}[result]:
             raise NumabenchError(f"{self.kernel.name}: the result is off by {error:.1e}")
+
+    def fill(self, team: _core.Team, seed: int) -> None:
+        """Values as a model's weights have them, where those that the buffer was filled with mean nothing."""
+        rows, size = _core.setup_kernel("fill_rows"), self.kernel.element_bytes
+        if size < 4:
+            shapes = ((self.a, self.m, self.k), (self.b, self.k, self.n))
+            for at, m, n in shapes:
+                place = (self.region, at)
+                team.run([_core.Work(rows, a=place, chains=size, m=m, n=n, lda=n, scalar=1.0, seed=seed, loops=1)])
 
     def checksum(self, buffer: Buffer) -> str:
         """Digest of C."""
         with memoryview(buffer.region) as whole:
-            end = self.c + self.m * self.n * self.kernel.element_bytes
+            end = self.c + self.m * self.n * self.kernel.sizes[2]
             with whole[self.c : end] as part:
                 return hashlib.blake2b(part, digest_size=8).hexdigest()
 
@@ -105,6 +118,11 @@ class GemmPlan:
     def _matrix(view, offset: int, rows: int, columns: int, dtype: str):  # type: ignore[no-untyped-def]
         size = int(dtype[1])
         return view[offset : offset + rows * columns * size].view(dtype).reshape(rows, columns)
+
+
+def _worth(values: Any) -> Any:
+    """As float64; u2 is bf16."""
+    return ((values.astype("u4") << 16).view("f4") if values.dtype == "u2" else values).astype("f8")
 
 
 def _cuts(total: int, parts: int, unit: int) -> list[tuple[int, int]]:

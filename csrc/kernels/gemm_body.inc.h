@@ -1,68 +1,96 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One GEMM for GEMM_T in vectors of GEMM_V. Five loops around a micro-kernel as in BLIS (Van Zee, van de Geijn, 2015)
- * with the parts of A and B exchanged, since C is row-major: a sliver of A stays in L1, the packed block of B in L2. */
+/* One GEMM for elements GEMM_IN into GEMM_T in vectors of GEMM_V. Five loops around a micro-kernel as in BLIS (Van Zee,
+ * van de Geijn, 2015) with the parts of A and B exchanged, since C is row-major: a sliver of A stays in L1, the packed
+ * block of B in L2. */
 
+#define GEMM_NAME(name) NMB_CAT(nmb_gemm_##name##_, GEMM_TAG)
+#define GEMM_OF(op)     NMB_CAT(nmb_##op##_, GEMM_LANES)
+#ifndef GEMM_TARGET
+#define GEMM_TARGET
+#endif
+#ifndef GEMM_OFFSET
+#define GEMM_OFFSET 0 /* what packing adds to each element of A */
+#endif
+
+/* A word is as large as an element of C: UNIT packed elements (GEMM_P), neighbours in k. All depths below are in words
+ * but for those of the caller's arrays. */
 enum {
-    GEMM_NAME(vl) = sizeof(GEMM_V) / sizeof(GEMM_T), /* elements per vector */
+    GEMM_NAME(vl) = sizeof(GEMM_V) / sizeof(GEMM_T), /* words per vector */
     GEMM_NAME(nr) = GEMM_NV * GEMM_NAME(vl),
-    GEMM_NAME(kb) = NMB_LINE / sizeof(GEMM_T), /* columns of A packed together: one cache line per row */
-    GEMM_NAME(kc) = GEMM_KC
+    GEMM_NAME(kb) = NMB_LINE / sizeof(GEMM_T), /* words of A packed together: one cache line per row */
+    GEMM_NAME(unit) = sizeof(GEMM_T) / sizeof(GEMM_P),
+    GEMM_NAME(line) = NMB_LINE / sizeof(GEMM_P), /* elements of the same */
+    GEMM_NAME(kc) = GEMM_DEPTH / sizeof(GEMM_P),
+    GEMM_NAME(sums) = GEMM_OFFSET != 0 /* one row more in a sliver of B: what its accumulators start from */
 };
 
-/* Columns of a packed block of A and rows of one of B: multiples of kb, so that the innermost loop has a constant
- * length. The padding is zero in both: whatever else A and B hold, it adds nothing. */
-static inline size_t GEMM_NAME(padded)(size_t k) { return (k + GEMM_NAME(kb) - 1) / GEMM_NAME(kb) * GEMM_NAME(kb); }
+/* Words of a packed block: multiples of kb, so that the innermost loop has a constant length. The padding is zero in
+ * both: whatever else A and B hold, it adds nothing. */
+static inline size_t GEMM_NAME(padded)(size_t k) { return (k + GEMM_NAME(line) - 1) / GEMM_NAME(line) * GEMM_NAME(kb); }
 
-/* dst[0, width) = src[0, count) and zeros. */
-static inline void GEMM_NAME(copy)(GEMM_T *dst, const GEMM_T *src, size_t count, size_t width)
+/* Packs m <= MR rows of A into a sliver: blocks of m lines, rows of a block one after another. No transposition is
+ * needed, as the micro-kernel broadcasts single words and finds them at constant distances. */
+static void GEMM_NAME(pack_a)(GEMM_W *to, const GEMM_IN *a, size_t lda, size_t m, size_t kc)
 {
-    if (count == width) {
-        for (size_t i = 0; i < width; i += GEMM_NAME(vl))
-            GEMM_STORE(dst + i, GEMM_LOAD(src + i));
-    } else {
-        for (size_t i = 0; i < width; i++)
-            dst[i] = i < count ? src[i] : 0;
-    }
+    const size_t line = GEMM_NAME(line);
+    GEMM_P *dst = (GEMM_P *)to;
+    for (size_t k = 0; k < kc; k += line)
+        for (size_t i = 0; i < m; i++, dst += line) {
+            const GEMM_IN *src = a + i * lda + k;
+            if (kc - k >= line)
+                for (size_t e = 0; e < GEMM_NAME(line); e++)
+                    dst[e] = (GEMM_P)(GEMM_PACK(src[e]) + GEMM_OFFSET);
+            else
+                for (size_t e = 0; e < line; e++)
+                    dst[e] = (GEMM_P)(k + e < kc ? GEMM_PACK(src[e]) + GEMM_OFFSET : 0);
+        }
 }
 
-/* Packs m <= MR rows of A into a sliver: blocks of m x kb, rows of a block one after another. No transposition is
- * needed, as the micro-kernel broadcasts single elements and finds them at constant distances. */
-static void GEMM_NAME(pack_a)(GEMM_T *dst, const GEMM_T *a, size_t lda, size_t m, size_t kc)
-{
-    const size_t kb = GEMM_NAME(kb);
-    for (size_t k = 0; k < kc; k += kb)
-        for (size_t i = 0; i < m; i++, dst += kb)
-            GEMM_NAME(copy)(dst, a + i * lda + k, kc - k < kb ? kc - k : kb, kb);
-}
-
-/* Packs n columns of B into slivers of nr columns: rows of nr elements, zeros below up to a multiple of kb rows. Row by
+/* Packs n columns of B into slivers of nr columns: rows of nr words, zeros below up to a multiple of kb rows. Row by
  * row, as B lies in memory; the hardware follows a row but does not see the next one coming. */
-static void GEMM_NAME(pack_b)(GEMM_T *dst, const GEMM_T *b, size_t ldb, size_t n, size_t kc)
+static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
 {
-    const size_t nr = GEMM_NAME(nr), deep = GEMM_NAME(padded)(kc), ahead = 4;
-    for (size_t k = 0; k < deep; k++, dst += nr)
+    const size_t nr = GEMM_NAME(nr), unit = GEMM_NAME(unit), deep = GEMM_NAME(padded)(kc), ahead = 4 * unit;
+    const size_t each = (deep + GEMM_NAME(sums)) * nr;
+    for (size_t j = 0; GEMM_OFFSET && j < n; j += nr)
+        for (size_t i = 0; i < nr; i++)
+            to[j / nr * each + deep * nr + i] = 0;
+    for (size_t w = 0, k = 0; w < deep; w++, k += unit)
         for (size_t j = 0; j < n; j += nr) {
-            const GEMM_T *row = b + k * ldb + j;
-            for (size_t i = 0; k + ahead < kc && i < nr; i += GEMM_NAME(kb))
-                __builtin_prefetch(row + ahead * ldb + i);
-            GEMM_NAME(copy)(dst + j * deep, k < kc ? row : b, k < kc ? (n - j < nr ? n - j : nr) : 0, nr);
+            const GEMM_IN *row = b + k * ldb + j;
+            GEMM_W *words = to + j / nr * each;
+            GEMM_P *dst = (GEMM_P *)(words + w * nr);
+            for (size_t u = 0; k + u + ahead < kc && u < unit; u++)
+                for (size_t i = 0; i < nr; i += NMB_LINE / sizeof(GEMM_IN))
+                    __builtin_prefetch(row + (ahead + u) * ldb + i);
+            if (k + unit <= kc && n - j >= nr)
+                for (size_t i = 0; i < GEMM_NAME(nr); i++)
+                    for (size_t u = 0; u < GEMM_NAME(unit); u++)
+                        dst[i * unit + u] = (GEMM_P)GEMM_PACK(row[u * ldb + i]);
+            else
+                for (size_t i = 0; i < nr; i++)
+                    for (size_t u = 0; u < unit; u++)
+                        dst[i * unit + u] = (GEMM_P)(k + u < kc && j + i < n ? GEMM_PACK(row[u * ldb + i]) : 0);
+            for (size_t i = 0; GEMM_OFFSET && i < GEMM_NAME(nr); i++)
+                for (size_t u = 0; u < GEMM_NAME(unit); u++)
+                    words[deep * nr + i] -= (GEMM_W)(GEMM_OFFSET * (int)dst[i * unit + u]);
         }
 }
 
 /* C tile (rows x n, n at most nr) = alpha * sliver of A * sliver of B + beta * C. `rows` is a constant. Memory is asked
  * for little by little, a row of C and a line of `next` for each block of k: all at once would hold up the loads of B.
  */
-static inline __attribute__((always_inline)) void GEMM_NAME(tile)(const size_t rows, size_t kc, const GEMM_T *a,
-                                                                  const GEMM_T *b, GEMM_T alpha, GEMM_T beta, GEMM_T *c,
-                                                                  size_t ldc, size_t n, const GEMM_T *next)
+static NMB_INLINE GEMM_TARGET void GEMM_NAME(tile)(const size_t rows, size_t kc, const GEMM_W *a, const GEMM_W *b,
+                                                   GEMM_S alpha, GEMM_S beta, GEMM_T *c, size_t ldc, size_t n,
+                                                   const GEMM_IN *next)
 {
     const size_t kb = GEMM_NAME(kb), vl = GEMM_NAME(vl), nr = GEMM_NAME(nr);
     GEMM_V acc[GEMM_MR][GEMM_NV];
     NMB_EACH(i, rows)
     NMB_EACH(j, GEMM_NV)
-    acc[i][j] = GEMM_SPLAT(0);
+    acc[i][j] = GEMM_OFFSET ? GEMM_OF(load)((const GEMM_T *)(b + kc * nr + j * vl)) : GEMM_OF(splat)(0);
     const GEMM_T *soon = c, *last = c + (rows - 1) * ldc;
-    for (size_t k = 0; k < kc; k += kb, a += rows * kb, next += kb) {
+    for (size_t k = 0; k < kc; k += kb, a += rows * kb, next += NMB_LINE / sizeof(GEMM_IN)) {
         NMB_EACH(j, GEMM_NV * sizeof(GEMM_V) / NMB_LINE + 1)
         if (j * kb < nr)
             __builtin_prefetch(soon + j * kb, 1);
@@ -70,45 +98,46 @@ static inline __attribute__((always_inline)) void GEMM_NAME(tile)(const size_t r
         soon = soon < last ? soon + ldc : last;
 #pragma GCC unroll 4
         for (size_t p = 0; p < GEMM_NAME(kb); p++, b += nr) {
-            GEMM_V row[GEMM_NV];
+            __typeof__(GEMM_LOAD(b)) row[GEMM_NV];
             NMB_EACH(j, GEMM_NV)
             row[j] = GEMM_LOAD(b + j * vl);
             NMB_EACH(i, rows)
             {
-                const GEMM_V x = GEMM_SPLAT(a[i * kb + p]);
+                const __typeof__(GEMM_LOAD(b)) x = GEMM_SPLAT(a[i * kb + p]);
                 NMB_EACH(j, GEMM_NV)
-                acc[i][j] = GEMM_FMA(x, row[j], acc[i][j]);
+                acc[i][j] = GEMM_MAC(x, row[j], acc[i][j]);
             }
         }
     }
     NMB_EACH(i, rows)
     NMB_EACH(j, GEMM_NV)
-    acc[i][j] = GEMM_MUL(acc[i][j], GEMM_SPLAT(alpha));
+    acc[i][j] = GEMM_OF(mul)(acc[i][j], GEMM_OF(splat)((GEMM_T)alpha));
     if (n == nr) {
         NMB_EACH(i, rows)
         NMB_EACH(j, GEMM_NV)
-        GEMM_STORE(c + i * ldc + j * vl,
-                   beta == 0 ? acc[i][j] : GEMM_FMA(GEMM_SPLAT(beta), GEMM_LOAD(c + i * ldc + j * vl), acc[i][j]));
+        GEMM_OF(store)(c + i * ldc + j * vl, beta == 0 ? acc[i][j]
+                                                       : GEMM_OF(fma)(GEMM_OF(splat)((GEMM_T)beta),
+                                                                      GEMM_OF(load)(c + i * ldc + j * vl), acc[i][j]));
         return;
     }
-    GEMM_T edge[GEMM_MR * GEMM_NAME(nr)];
+    GEMM_S edge[GEMM_MR * GEMM_NAME(nr)];
     NMB_EACH(i, rows)
     NMB_EACH(j, GEMM_NV)
-    GEMM_STORE(edge + i * nr + j * vl, acc[i][j]);
+    GEMM_OF(store)((GEMM_T *)edge + i * nr + j * vl, acc[i][j]);
     for (size_t i = 0; i < rows; i++, c += ldc)
         for (size_t j = 0; j < n; j++)
-            c[j] = beta == 0 ? edge[i * nr + j] : edge[i * nr + j] + beta * c[j];
+            c[j] = (GEMM_T)(beta == 0 ? edge[i * nr + j] : edge[i * nr + j] + beta * (GEMM_S)c[j]);
 }
 
 /* One sliver of A (`rows` x kc, a constant) times the packed block of B (kc x n): a strip of C. Meanwhile the sliver
  * that comes next is fetched, rows that are ld_next apart. */
-static NMB_INLINE void GEMM_NAME(strip)(const size_t rows, size_t kc, const GEMM_T *a, const GEMM_T *b, GEMM_T alpha,
-                                        GEMM_T beta, GEMM_T *c, size_t ldc, size_t n, const GEMM_T *next,
-                                        size_t ld_next)
+static NMB_INLINE GEMM_TARGET void GEMM_NAME(strip)(const size_t rows, size_t kc, const GEMM_W *a, const GEMM_W *b,
+                                                    GEMM_S alpha, GEMM_S beta, GEMM_T *c, size_t ldc, size_t n,
+                                                    const GEMM_IN *next, size_t ld_next)
 {
-    const size_t nr = GEMM_NAME(nr), deep = GEMM_NAME(padded)(kc);
-    for (size_t j = 0, i = 0; j < n; j += nr, b += deep * nr, i = i + 1 < rows ? i + 1 : 0)
-        GEMM_NAME(tile)(rows, deep, a, b, alpha, beta, c + j, ldc, n - j < nr ? n - j : nr, next + i * ld_next);
+    const size_t nr = GEMM_NAME(nr), each = (kc + GEMM_NAME(sums)) * nr;
+    for (size_t j = 0, i = 0; j < n; j += nr, b += each, i = i + 1 < rows ? i + 1 : 0)
+        GEMM_NAME(tile)(rows, kc, a, b, alpha, beta, c + j, ldc, n - j < nr ? n - j : nr, next + i * ld_next);
 }
 
 #define GEMM_STRIP(rows)                                                                                               \
@@ -116,8 +145,9 @@ static NMB_INLINE void GEMM_NAME(strip)(const size_t rows, size_t kc, const GEMM
         if (rows <= GEMM_MR)                                                                                           \
             GEMM_NAME(strip)(rows, kc, a, b, alpha, beta, c, ldc, n, next, ld_next);                                   \
         break;
-static void GEMM_NAME(rows)(size_t m, size_t kc, const GEMM_T *a, const GEMM_T *b, GEMM_T alpha, GEMM_T beta, GEMM_T *c,
-                            size_t ldc, size_t n, const GEMM_T *next, size_t ld_next)
+static GEMM_TARGET void GEMM_NAME(rows)(size_t m, size_t kc, const GEMM_W *a, const GEMM_W *b, GEMM_S alpha,
+                                        GEMM_S beta, GEMM_T *c, size_t ldc, size_t n, const GEMM_IN *next,
+                                        size_t ld_next)
 {
     switch (m) {
         GEMM_STRIP(1)
@@ -139,10 +169,11 @@ static void GEMM_NAME(rows)(size_t m, size_t kc, const GEMM_T *a, const GEMM_T *
 #undef GEMM_STRIP
 
 /* One multiplication; 0 when asked to stop. k = 0 runs once with empty slivers: C = beta C. */
-static int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
+static GEMM_TARGET int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
 {
-    const GEMM_T *a = x->a, *b = x->b;
-    GEMM_T *c = x->c, *packed_b = x->scratch, *packed_a = packed_b + kc * nc;
+    const GEMM_IN *a = x->a, *b = x->b;
+    GEMM_T *c = x->c;
+    GEMM_W *packed_b = x->scratch, *packed_a = packed_b + (GEMM_NAME(padded)(kc) + GEMM_NAME(sums)) * nc;
     for (size_t i = 0; i < x->m; i += mc) {
         const size_t mb = x->m - i < mc ? x->m - i : mc;
         /* Slivers of equal height: a short last one would use the hardware badly. */
@@ -154,20 +185,20 @@ static int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
                 const size_t nb = x->n - j < nc ? x->n - j : nc;
                 if (x->stop && __atomic_load_n(x->stop, __ATOMIC_RELAXED))
                     return 0;
-                if (kn)
+                if (kn || GEMM_OFFSET)
                     GEMM_NAME(pack_b)(packed_b, b + k * x->ldb + j, x->ldb, nb, kn);
                 for (size_t s = 0; s < slivers; s++) {
                     const size_t r = mb * s / slivers, after = mb * (s + 1) / slivers, rows = after - r;
-                    const GEMM_T *source = a + (i + r) * x->lda + k;
-                    GEMM_T *sliver = packed_a + r * deep;
+                    const GEMM_IN *source = a + (i + r) * x->lda + k;
+                    GEMM_W *sliver = packed_a + r * deep;
                     if (kn && !j) /* just in time: its first use finds it in L1 */
                         GEMM_NAME(pack_a)(sliver, source, x->lda, rows, kn);
-                    GEMM_NAME(rows)(rows, kn, sliver, packed_b, (GEMM_T)x->alpha, k ? 1 : (GEMM_T)x->beta,
-                                    c + (i + r) * x->ldc + j, x->ldc, nb,
-                                    s + 1 == slivers ? sliver
-                                    : j              ? sliver + rows * deep
+                    GEMM_NAME(rows)(rows, deep, sliver, packed_b, (GEMM_S)(GEMM_T)x->alpha,
+                                    k ? 1 : (GEMM_S)(GEMM_T)x->beta, c + (i + r) * x->ldc + j, x->ldc, nb,
+                                    s + 1 == slivers ? (const GEMM_IN *)sliver
+                                    : j              ? (const GEMM_IN *)(sliver + rows * deep)
                                                      : source + rows * x->lda,
-                                    j ? deep : x->lda);
+                                    j ? deep * sizeof(GEMM_W) / sizeof(GEMM_IN) : x->lda);
                 }
             }
             k += kn;
@@ -176,11 +207,11 @@ static int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
     return 1;
 }
 
-static uint64_t GEMM_CAT(nmb_gemm_, GEMM_TAG)(nmb_args *x, uint64_t loops)
+static GEMM_TARGET uint64_t NMB_CAT(nmb_gemm_, GEMM_TAG)(nmb_args *x, uint64_t loops)
 {
     const GEMM_T *c = x->c;
     const size_t mc = nmb_gemm_block(x->m, x->mc ? x->mc : GEMM_MC, GEMM_MR);
-    const size_t kc = nmb_gemm_block(x->k, x->kc ? x->kc : GEMM_KC, GEMM_NAME(kb));
+    const size_t kc = nmb_gemm_block(x->k, x->kc ? x->kc : GEMM_NAME(kc), GEMM_NAME(line));
     const size_t nc = nmb_gemm_block(x->n, x->nc ? x->nc : GEMM_NC, GEMM_NAME(nr));
     if (!x->m || !x->n)
         return 0;
@@ -195,9 +226,18 @@ static uint64_t GEMM_CAT(nmb_gemm_, GEMM_TAG)(nmb_args *x, uint64_t loops)
 }
 
 #undef GEMM_T
-#undef GEMM_KC
 #undef GEMM_TAG
+#undef GEMM_TARGET
+#undef GEMM_LANES
+#undef GEMM_IN
+#undef GEMM_P
+#undef GEMM_W
+#undef GEMM_S
 #undef GEMM_V
-#ifdef GEMM_X
-#undef GEMM_X
-#endif
+#undef GEMM_PACK
+#undef GEMM_OFFSET
+#undef GEMM_LOAD
+#undef GEMM_SPLAT
+#undef GEMM_MAC
+#undef GEMM_NAME
+#undef GEMM_OF

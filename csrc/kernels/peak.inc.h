@@ -4,7 +4,11 @@
  * ones, so that what a round returns, less what it started from, is the number of multiply-adds done. */
 #include "lanes.h"
 
+#if NMB_TIER_AVX512
+enum { PEAK_CHAINS = 16 };
+#else
 enum { PEAK_CHAINS = 12 };
+#endif
 
 /* x is computed here, as far as the compiler can tell: a product of constants would be no work. */
 #if defined(__x86_64__)

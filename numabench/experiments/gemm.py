@@ -11,7 +11,7 @@ from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
 
 SIZES = {"quick": (1024,), "standard": (1024, 2048), "full": (512, 1024, 2048, 4096)}
-ELEMENT = {"gemm_f32": 4, "gemm_f64": 8}
+ELEMENT = {"gemm_f32": 4, "gemm_f64": 8, "gemm_bf16": 4, "gemm_s8": 4}  # bytes of the largest
 
 
 class Gemm:
@@ -30,7 +30,7 @@ class Gemm:
         """Every pair x f32 and f64 x the profile's sizes, or the one that fits in --size."""
         for i, j, why in base.pairs(machine, options):
             cpus = base.team(machine, options, i)
-            for kernel in options.kernels or tuple(ELEMENT):
+            for kernel in options.kernels or ("gemm_f32", "gemm_f64"):
                 element = ELEMENT.get(kernel, 8)
                 for n in (gemm.side(options.bytes, element),) if options.bytes else SIZES[options.profile]:
                     yield Case(

@@ -23,6 +23,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     """
     kernel = kernels.kernel(case.kernel, case.tier)
     plan = GemmPlan(kernel, case, buffers[0].region)
+    plan.fill(bench.team(case.cpus[:1]), seed)
     scratch = []
     for cpu in case.cpus:
         node = bench.machine.cpu(cpu).node

@@ -16,7 +16,10 @@ from numabench import _core, kernels
 Shape = tuple[int, int, int]
 Pair = tuple[float, float]
 
-GEMM = [kernel for tier in kernels.tiers().values() for kernel in tier.kernels.values() if kernel.family == "gemm"]
+TIERS = _core.tiers()
+GEMM = [kernel for _, _, _, found in TIERS for kernel in found if kernel.family == "gemm"]
+USABLE = [kernel for _, _, usable, found in TIERS for kernel in found if usable and kernel.family == "gemm"]
+TYPES = {"f32": ("f4", "f4"), "f64": ("f8", "f8"), "bf16": ("u2", "f4"), "s8": ("i1", "i4")}  # of A and B, of C
 DEPTHS = (0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 70)
 SCALARS: tuple[Pair, ...] = ((1.0, 0.0), (1.0, 1.0), (-0.5, 2.0), (2.0, 0.5), (0.0, 1.0), (0.0, 0.0))  # alpha, beta
 PADDING = (0, 1, 5)  # elements between rows
@@ -25,24 +28,38 @@ LARGE: tuple[Shape, ...] = ((37, 1061, 531), (3601, 5, 19), (1, 700, 900), (130,
 
 
 def named(kernel: _core.Kernel) -> str:
-    return f"{kernel.tier}-{kernel.name}"
+    return "-".join(filter(None, (kernel.tier, kernel.name, kernel.variant)))
+
+
+def whole(dtype: str, values: Any) -> Any:
+    """Whole numbers in a type; u2 stands for bf16, the upper half of an f32."""
+    return (values.astype("f4").view("u4") >> 16).astype("u2") if dtype == "u2" else values.astype(dtype)
+
+
+def plain(values: Any) -> Any:
+    """What they are worth, exactly."""
+    if values.dtype == "u2":
+        values = (values.astype("u4") << 16).view("f4")
+    return values.astype("i8" if values.dtype.kind == "i" else "f8")
 
 
 class Bench:
     """One pinned thread, and a region between guard pages for each of A, B, C and the scratch."""
 
-    def __init__(self, team: _core.Team, regions: list[_core.Region], dtype: str) -> None:
-        self.team, self.regions, self.dtype = team, regions, dtype
+    def __init__(self, team: _core.Team, regions: list[_core.Region], types: tuple[str, str]) -> None:
+        self.team, self.regions, self.types = team, regions, types
         self.rng = np.random.default_rng(1)
 
     def matrix(self, i: int, rows: int, columns: int, leading: int, at_end: bool) -> tuple[int, Any]:
         """Byte offset and view of a matrix that ends with region ``i`` or begins one element behind its start."""
-        everything = self.regions[i].as_array(self.dtype)
+        dtype = self.types[i == 2]
+        everything = self.regions[i].as_array(dtype)
         count = (rows - 1) * leading + columns if rows and columns else 0
         first = len(everything) - count if at_end else 1
         step = everything.itemsize
         view = np.lib.stride_tricks.as_strided(everything[first:], (rows, columns), (leading * step, step))
-        view[:] = self.rng.integers(-4, 5, view.shape)
+        span = 128 if dtype == "i1" else 5
+        view[:] = whole(dtype, self.rng.integers(-span + (span < 9), span, view.shape))
         return first * step, view
 
     def check(
@@ -63,16 +80,17 @@ class Bench:
         at_b, b = self.matrix(1, k, n, ldb, at_end)
         at_c, c = self.matrix(2, m, n, ldc, at_end)
         if infinite:
-            a[0, 0] = b[0, 0] = np.inf
-        want = self.regions[2].as_array(self.dtype).copy()
+            a[0, 0] = b[0, 0] = 0x7F80 if self.types[0] == "u2" else np.inf
+        want = self.regions[2].as_array(self.types[1]).copy()
+        exact = self.types[1] == "i4"
         if beta == 0:
-            c[:] = np.nan
+            c[:] = 77 if exact else np.nan
         first = at_c // want.itemsize
         result = np.lib.stride_tricks.as_strided(want[first:], (m, n), (ldc * want.itemsize, want.itemsize))
         with np.errstate(invalid="ignore"):
-            once = alpha * (a.astype("f8") @ b.astype("f8"))
+            once = (int(alpha) if exact else alpha) * (plain(a) @ plain(b))
         for _ in range(loops):
-            result[:] = once + (beta * result if beta else 0)
+            result[:] = once + ((int(beta) if exact else beta) * plain(result) if beta else 0)
         inputs = [self.regions[i].as_array("u1").copy() for i in (0, 1)]
         room = kernel.gemm_scratch(m, n, k)
         ra, rb, rc, scratch = self.regions
@@ -83,7 +101,7 @@ class Bench:
         stamp = self.team.run([work])[0]
         where = f"{shape}, alpha {alpha}, beta {beta}, {pads} between rows, {'end' if at_end else 'begin'}"
         # Equal in value (-0 is 0), and not a number exactly where nothing was to be written.
-        assert np.array_equal(self.regions[2].as_array(self.dtype), want, equal_nan=True), where
+        assert np.array_equal(self.regions[2].as_array(self.types[1]), want, equal_nan=not exact), where
         assert all(np.array_equal(self.regions[i].as_array("u1"), inputs[i]) for i in (0, 1)), where
         assert (self.regions[3].as_array("u1")[room:] == 0xFF).all(), where
         assert stamp.elements == loops * m * n * k, where
@@ -91,16 +109,14 @@ class Bench:
 
 @contextmanager
 def bench_for(kernel: _core.Kernel, shape: Shape) -> Iterator[Bench]:
-    tier = kernels.tiers()[kernel.tier]
-    if not tier.usable:
-        pytest.skip(f"this CPU does not run {tier.level}")
-    size = kernel.element_bytes
+    if kernel not in USABLE:
+        pytest.skip("this CPU does not run it")
     m, n, k = (count + max(PADDING) for count in shape)
     with ExitStack() as stack:
         team = stack.enter_context(_core.Team(_core.affinity()[:1]))
-        counts = (m * k, k * n, m * n, 2 * (m + n) * k)
-        regions = [stack.enter_context(_core.Region(count * size)) for count in counts]
-        yield Bench(team, regions, f"f{size}")
+        sizes = [count * each for count, each in zip((m * k, k * n, m * n), kernel.sizes, strict=True)]
+        sizes.append(kernel.gemm_scratch(m, n, k) * 2 + 4096)
+        yield Bench(team, [stack.enter_context(_core.Region(size)) for size in sizes], TYPES[kernel.name[5:]])
 
 
 @pytest.fixture(scope="module", params=GEMM, ids=named)
@@ -109,9 +125,32 @@ def small(request: pytest.FixtureRequest) -> Iterator[tuple[_core.Kernel, Bench]
         yield request.param, bench
 
 
-def test_every_tier_has_both_types() -> None:
-    assert {(k.tier, k.name) for k in GEMM} == set(product(kernels.tiers(), ("gemm_f32", "gemm_f64")))
-    assert all(k.element_bytes == int(k.name[-2:]) // 8 and k.flops == 2 for k in GEMM)
+def test_every_tier_has_all_types() -> None:
+    assert {(k.tier, k.name[5:]) for k in GEMM} == set(product(kernels.tiers(), TYPES))
+    assert all(k.sizes[0] == k.sizes[1] == k.element_bytes and k.flops == 2 for k in GEMM)
+    assert all(k.sizes[::2] == tuple(np.dtype(t).itemsize for t in TYPES[k.name[5:]]) for k in GEMM)
+
+
+def test_the_variants_of_the_instructions_for_it() -> None:
+    found = {(k.name, k.variant) for k in GEMM if k.tier == "avx512"}
+    if "avx512" in kernels.tiers():
+        assert found >= {("gemm_bf16", "widened"), ("gemm_s8", "widened")}
+
+
+def test_int8_wraps_around_where_it_must(small: tuple[_core.Kernel, Bench]) -> None:
+    kernel, bench = small
+    if bench.types[1] != "i4":
+        pytest.skip("int8 only")
+    for extreme_a, extreme_b in product((-128, 127), repeat=2):
+        regions = bench.regions
+        regions[0].as_array("i1")[: 15 * 75], regions[1].as_array("i1")[: 75 * 35] = extreme_a, extreme_b
+        work = _core.Work(
+            kernel, a=(regions[0], 0), b=(regions[1], 0), c=(regions[2], 0), scratch=(regions[3], 0),
+            m=15, n=35, k=75, lda=75, ldb=35, ldc=35, alpha=1 << 20, loops=1,
+        )  # fmt: skip
+        bench.team.run([work])
+        wanted = np.array([extreme_a * extreme_b * 75 << 20]).astype("i4")[0]
+        assert (regions[2].as_array("i4")[: 15 * 35] == wanted).all()
 
 
 def test_sizes_around_the_micro_kernel(small: tuple[_core.Kernel, Bench]) -> None:
@@ -138,6 +177,8 @@ def test_loops_are_whole_multiplications(small: tuple[_core.Kernel, Bench]) -> N
 
 def test_infinity_stays_in_its_row_and_column(small: tuple[_core.Kernel, Bench]) -> None:
     kernel, bench = small
+    if bench.types[1] == "i4":
+        pytest.skip("whole numbers have no infinity")
     mr, nr = kernel.shape
     for m, n, k in product((1, mr, mr + 1), (1, nr, nr + 1), (1, 5, 16, 17)):
         bench.check(kernel, (m, n, k), (1.0, 0.0), (1, 1, 1), infinite=True)
