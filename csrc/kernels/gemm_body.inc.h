@@ -39,7 +39,7 @@ static void GEMM_NAME(pack_a)(GEMM_W *to, const GEMM_IN *a, size_t lda, size_t m
             const GEMM_IN *src = a + i * lda + k;
             if (kc - k >= line)
                 for (size_t e = 0; e < GEMM_NAME(line); e++)
-                    dst[e] = (GEMM_P)(GEMM_PACK(src[e]) + GEMM_OFFSET);
+                    dst[e] = (GEMM_P)(GEMM_OFFSET ? GEMM_PACK(src[e]) + GEMM_OFFSET : GEMM_PACK(src[e]));
             else
                 for (size_t e = 0; e < line; e++)
                     dst[e] = (GEMM_P)(k + e < kc ? GEMM_PACK(src[e]) + GEMM_OFFSET : 0);
