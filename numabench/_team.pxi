@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Part of _core.pyx: what a thread is given to do, and the team that does it.
 
+MOST_EMPTY = 1 << 24  # rows without columns are walked all the same, and a run must end
+
+
 cdef class Work:
     """One thread's share of a run: a kernel, where its arrays are, and how long.
 
@@ -67,7 +70,9 @@ cdef class Work:
             self.set_gather(a, b, k)
         elif kernel.collective:
             self.set_collective(a, b, shared, wait, ticks)
-        elif ring is not None:
+        elif kernel.element_bytes == 0:  # a ring is made: ordered, linked, proven
+            if ring is None or part >= parts:
+                raise ValueError(f"kernel {kernel.name} works on a ring, as part {part} of {parts}")
             self.regions.append(ring.region)
             args.shared = ring.c
         else:
@@ -90,7 +95,7 @@ cdef class Work:
         cdef const uint32_t *rows
         cdef size_t i, row = args.stride
         cdef uint32_t last = 0
-        if row == 0 or row % self.kernel.element_bytes or args.bytes < row or not count:
+        if row == 0 or row % self.kernel.element_bytes or args.bytes < row or not 0 < count < <size_t>1 << 48:
             raise ValueError(f"{count} rows of {row} bytes in a table of {args.bytes}: whole lines of "
                              f"{self.kernel.element_bytes} bytes, at least one row")
         args.a, args.b, args.k = self.at(a, args.bytes), self.at(b, count * sizeof(uint32_t)), count
@@ -109,7 +114,10 @@ cdef class Work:
         cdef size_t element = self.kernel.element_bytes
         if wait not in WAITS:
             raise ValueError(f"wait {wait!r}: one of {', '.join(WAITS)}")
-        if not self.c.loops or args.part >= args.parts or (self.kernel.family == "shared" and args.parts != 2):
+        if (
+            not 0 < self.c.loops < <uint64_t>1 << 48 or args.part >= args.parts
+            or (self.kernel.family == "shared" and args.parts != 2)
+        ):
             raise ValueError(f"kernel {self.kernel.name}: rounds, and part {args.part} of {args.parts}, are needed")
         args.wait, args.chains = WAITS.index(wait), 1
         args.shared = self.at(shared, 2 * NMB_PAD)
@@ -124,13 +132,21 @@ cdef class Work:
         if self.kernel.arrays == 1:
             args.a = self.at(a, args.bytes)
         elif self.kernel.arrays == 2:
-            if args.stride < args.bytes or args.stride % element:
-                raise ValueError(f"vectors of {args.bytes} bytes overlap at a distance of {args.stride}")
+            if args.stride < args.bytes or args.stride % element or args.stride >> 32:
+                raise ValueError(f"vectors of {args.bytes} bytes do not fit a distance of {args.stride}")
             args.a = self.at(a, (args.parts - 1) * args.stride + args.bytes)
             args.b = self.at(b, (args.parts - 1) * args.stride + args.bytes)
 
-    cdef size_t span(self, size_t rows, size_t columns, size_t leading, size_t element):
-        return ((rows - 1) * leading + columns) * element if rows and columns else 0
+    cdef size_t span(self, rows, columns, leading, element) except? 0:
+        """Bytes from the first to the last element. Numbers of Python, which do not wrap, up to the last moment."""
+        if rows == 0 or columns == 0:
+            if max(rows, columns) > MOST_EMPTY:
+                raise ValueError(f"{rows} rows of {columns} elements: at most {MOST_EMPTY} where there is none")
+            return 0
+        bytes = ((rows - 1) * leading + columns) * element
+        if bytes >> 63:
+            raise ValueError(f"{rows} rows, {leading} elements apart, end beyond any memory")
+        return bytes
 
     cdef void *at(self, place, size_t bytes) except? NULL:
         cdef Region region
