@@ -227,8 +227,8 @@ unsigned nmb_cpu_features(void);
 /* Tiers built in, slowest first; returns their number, at most `max` written. */
 size_t nmb_tiers(nmb_tier *out, size_t max);
 /* Kernels that prepare buffers, the same in every tier: fill_f64, fill_f32 (fault in by MADV_POPULATE_WRITE where the
- * system has it, then write values in [0.5, 1) everywhere), move (pages of k bytes to node `part`), ring_order,
- * ring_link, ring_prove, fill_rows. NULL if there is none. They return 0 or -errno as uint64_t. */
+ * system has it, then write values in [0.5, 1) everywhere), move (pages of k bytes to node `part`), the jobs of
+ * a ring, fill_rows. NULL if there is none. They return 0 or -errno as uint64_t. */
 const nmb_kernel *nmb_setup_kernel(const char *name);
 /* Bytes of scratch a gemm call on an m x n x k block needs. */
 size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, size_t mc, size_t kc, size_t nc);
@@ -252,9 +252,10 @@ int nmb_ring_create(const nmb_ring_spec *spec, nmb_ring **out);
 void nmb_ring_destroy(nmb_ring *ring);
 size_t nmb_ring_nodes(const nmb_ring *ring); /* of all chains together */
 void *nmb_ring_start(const nmb_ring *ring, unsigned chain);
-/* The three jobs of building, each for share `part` of `parts`; a job may start when all parts of the one before are
- * done. Also SETUP kernels (ring_order, ring_link, ring_prove with args.shared = ring), so that a team does them. */
+/* The four jobs of building, each for share `part` of `parts`; a job may start when all parts of the one before are
+ * done. Also SETUP kernels (ring_order, ring_shuffle, ... with args.shared = ring), so that a team does them. */
 int nmb_ring_order(nmb_ring *ring, unsigned part, unsigned parts);
+int nmb_ring_shuffle(nmb_ring *ring, unsigned part, unsigned parts);
 int nmb_ring_link(nmb_ring *ring, unsigned part, unsigned parts);
 int nmb_ring_prove(nmb_ring *ring, unsigned part, unsigned parts);
 /* After all parts of prove: 0, or -EILSEQ if the pointers are not exactly `chains` cycles that visit every node once.

@@ -10,10 +10,10 @@
 
 enum {
     SLOT_PERIOD = 64,
-    AHEAD = 24,             /* nodes prefetched by link and prove: their lines are known long before */
+    AHEAD = 96,             /* nodes prefetched by link and prove, whose lines are known long before */
     BUCKET_NODES = 1 << 14, /* shuffled at once: 64 KiB of order, cache-resident on every core */
     LEAST_BUCKETS = 16,
-    MOST_BUCKETS = 1 << 16
+    MOST_BUCKET_BITS = 16
 };
 
 struct nmb_ring {
@@ -21,6 +21,7 @@ struct nmb_ring {
     size_t nodes, window_nodes, windows;
     uint32_t *order;             /* nodes in the order of travel; chain c owns [bound(c), bound(c + 1)) */
     uint32_t *window_order;      /* windows in the order of travel */
+    uint32_t *ends;              /* of the buckets of large windows */
     size_t short_at;             /* where in window_order the last window stands, which may hold fewer nodes */
     _Atomic unsigned char *seen; /* by node: 1 if the proof came by; a byte each, so that parts need no lock */
     uint64_t slot[SLOT_PERIOD];
@@ -72,9 +73,10 @@ int nmb_ring_create(const nmb_ring_spec *spec, nmb_ring **out)
     ring->windows = (ring->nodes + ring->window_nodes - 1) / ring->window_nodes;
     ring->order = calloc(ring->nodes + AHEAD, sizeof *ring->order);
     ring->window_order = malloc(ring->windows * sizeof *ring->window_order);
+    ring->ends = calloc(ring->windows * (ring->window_nodes / BUCKET_NODES) + 1, sizeof *ring->ends);
     ring->seen = calloc(ring->nodes, 1);
     choose_slots(ring);
-    if (!ring->order || !ring->window_order || !ring->seen) {
+    if (!ring->order || !ring->window_order || !ring->ends || !ring->seen) {
         nmb_ring_destroy(ring);
         return -ENOMEM;
     }
@@ -94,6 +96,7 @@ void nmb_ring_destroy(nmb_ring *ring)
         return;
     free(ring->order);
     free(ring->window_order);
+    free(ring->ends);
     free((void *)ring->seen);
     free(ring);
 }
@@ -107,52 +110,93 @@ void *nmb_ring_start(const nmb_ring *ring, unsigned chain)
 
 /* A window larger than a cache: each node is thrown into one of many buckets, each bucket is shuffled, and their
  * sequence is a uniformly random order (Sanders, Information Processing Letters 67(6), 1998) without a cache miss at
- * every node. Each part throws all nodes, which touches no memory, and keeps those of its own buckets. */
-static int order_in_buckets(uint32_t *order, size_t first, size_t count, uint64_t seed, unsigned part, unsigned parts)
+ * every node. A throw depends on the node alone: each part counts all throws, which touches no memory, and puts its
+ * share of the nodes into their buckets; the buckets are shuffled when all parts have done so. */
+typedef struct {
+    uint32_t *order, *ends; /* of the window: its nodes, where each bucket of them ends */
+    size_t first, count;
+    uint64_t seed;
+    unsigned bits;
+} thrown;
+
+static size_t bucket(const thrown *t, size_t i) { return nmb_mix(t->seed + i * 0x9e3779b97f4a7c15u) >> (64 - t->bits); }
+
+static int put(const thrown *t, unsigned part, unsigned parts)
 {
-    const size_t buckets = count / BUCKET_NODES < MOST_BUCKETS ? count / BUCKET_NODES : MOST_BUCKETS;
-    const size_t from = buckets * part / parts, to = buckets * (part + 1) / parts;
-    uint32_t *end = calloc(buckets + 1, sizeof *end);
-    if (!end)
+    const size_t buckets = (size_t)1 << t->bits, from = t->count * part / parts, to = t->count * (part + 1) / parts;
+    uint32_t *to_put = calloc(2 * buckets, sizeof *to_put), *rest = to_put + buckets;
+    if (!to_put)
         return -ENOMEM;
-    uint64_t random = seed;
-    for (size_t i = 0; i < count; i++) /* end[b + 1]: nodes in bucket b */
-        end[nmb_random_below(&random, (uint32_t)buckets) + 1]++;
-    for (size_t b = 0; b < buckets; b++)
-        end[b + 1] += end[b];
-    uint32_t begin = end[from]; /* end[b]: where bucket b begins and, once it is filled, ends */
-    random = seed;
-    for (size_t i = 0; i < count; i++) {
-        size_t b = nmb_random_below(&random, (uint32_t)buckets);
-        if (b >= from && b < to)
-            order[end[b]++] = (uint32_t)(first + i);
+    for (size_t i = 0; i < from; i++)
+        to_put[bucket(t, i)]++;
+    for (size_t i = from; i < t->count; i++)
+        rest[bucket(t, i)]++;
+    for (size_t b = 0, end = 0; b < buckets; b++) {
+        const uint32_t earlier = to_put[b];
+        to_put[b] += (uint32_t)end; /* where this part's first node of bucket b goes */
+        end += earlier + rest[b];
+        if (part == 0)
+            t->ends[b] = (uint32_t)end;
     }
-    for (size_t b = from; b < to; begin = end[b++])
-        shuffle(order + begin, end[b] - begin, &random);
-    free(end);
+    for (size_t i = from; i < to; i++)
+        t->order[to_put[bucket(t, i)]++] = (uint32_t)(t->first + i);
+    free(to_put);
     return 0;
+}
+
+static void shuffle_buckets(const thrown *t, unsigned part, unsigned parts)
+{
+    const size_t buckets = (size_t)1 << t->bits;
+    for (size_t b = buckets * part / parts; b < buckets * (part + 1) / parts; b++) {
+        const size_t begin = b ? t->ends[b - 1] : 0;
+        uint64_t random = nmb_mix(t->seed ^ ~b);
+        shuffle(t->order + begin, t->ends[b] - begin, &random);
+    }
+}
+
+/* Window number i in the order of travel; bits 0: it is shuffled in one. */
+static thrown window_at(const nmb_ring *ring, size_t i)
+{
+    const size_t full = ring->window_nodes, missing = full * ring->windows - ring->nodes,
+                 window = ring->window_order[i];
+    thrown t = {.order = ring->order + i * full - (i > ring->short_at ? missing : 0),
+                .ends = ring->ends + i * (full / BUCKET_NODES),
+                .first = window * full,
+                .count = full - (i == ring->short_at ? missing : 0),
+                .seed = nmb_mix(ring->spec.seed + window + 1)};
+    while (t.count / LEAST_BUCKETS >= BUCKET_NODES && t.bits < MOST_BUCKET_BITS &&
+           t.count >> (t.bits + 1) >= BUCKET_NODES)
+        t.bits++;
+    return t;
 }
 
 int nmb_ring_order(nmb_ring *ring, unsigned part, unsigned parts)
 {
-    size_t full = ring->window_nodes, missing = full * ring->windows - ring->nodes;
     if (part >= parts)
         return -EINVAL;
-    size_t from = ring->windows * part / parts, to = ring->windows * (part + 1) / parts;
+    const size_t from = ring->windows * part / parts, to = ring->windows * (part + 1) / parts;
     for (size_t i = 0; i < ring->windows; i++) {
-        size_t window = ring->window_order[i];
-        size_t count = full - (i == ring->short_at ? missing : 0);
-        uint32_t *order = ring->order + i * full - (i > ring->short_at ? missing : 0);
-        uint64_t random = nmb_mix(ring->spec.seed + window + 1);
-        if (count >= LEAST_BUCKETS * BUCKET_NODES) {
-            int rc = order_in_buckets(order, window * full, count, random, part, parts);
-            if (rc)
-                return rc;
-        } else if (i >= from && i < to) {
-            for (size_t j = 0; j < count; j++)
-                order[j] = (uint32_t)(window * full + j);
-            shuffle(order, count, &random);
-        }
+        thrown t = window_at(ring, i);
+        int rc = t.bits ? put(&t, part, parts) : 0;
+        if (rc)
+            return rc;
+        if (t.bits || i < from || i >= to)
+            continue;
+        for (size_t j = 0; j < t.count; j++)
+            t.order[j] = (uint32_t)(t.first + j);
+        shuffle(t.order, t.count, &t.seed);
+    }
+    return 0;
+}
+
+int nmb_ring_shuffle(nmb_ring *ring, unsigned part, unsigned parts)
+{
+    if (part >= parts)
+        return -EINVAL;
+    for (size_t i = 0; i < ring->windows; i++) {
+        const thrown t = window_at(ring, i);
+        if (t.bits)
+            shuffle_buckets(&t, part, parts);
     }
     return 0;
 }

@@ -112,6 +112,12 @@ static uint64_t ring_order(nmb_args *args, uint64_t loops)
     return (uint64_t)(int64_t)nmb_ring_order(args->shared, args->part, args->parts);
 }
 
+static uint64_t ring_shuffle(nmb_args *args, uint64_t loops)
+{
+    (void)loops;
+    return (uint64_t)(int64_t)nmb_ring_shuffle(args->shared, args->part, args->parts);
+}
+
 static uint64_t ring_link(nmb_args *args, uint64_t loops)
 {
     (void)loops;
@@ -180,6 +186,11 @@ static const nmb_kernel kernels[] = {
      .family = "setup",
      .brief = "order of the nodes",
      .fn = ring_order,
+     .flags = NMB_SETUP | NMB_COUNTED},
+    {.name = "ring_shuffle",
+     .family = "setup",
+     .brief = "that order in large windows, second half",
+     .fn = ring_shuffle,
      .flags = NMB_SETUP | NMB_COUNTED},
     {.name = "ring_link",
      .family = "setup",

@@ -19,6 +19,7 @@ from numabench._nmb cimport *
 from numabench.errors import HugePagesUnavailable, NumabenchError, PlacementError, Unsupported
 
 MAX_CHAINS = NMB_MAX_CHAINS
+RING_JOBS = ("ring_order", "ring_shuffle", "ring_link", "ring_prove")
 PAGE_KINDS = ("base", "thp", "2M", "1G", "any")
 POLICIES = ("local", "bind", "preferred", "interleave", "weighted")
 WAITS = ("spin", "futex", "polite")
@@ -187,7 +188,7 @@ def tiers():
 
 
 def setup_kernel(str name):
-    """A kernel that prepares buffers: fill_f64, fill_f32, ring_order, ring_link, ring_prove."""
+    """A kernel that prepares buffers: fill_f64, fill_f32, the four RING_JOBS, ..."""
     cdef const nmb_kernel *found = nmb_setup_kernel(name.encode())
     if found == NULL:
         raise ValueError(f"setup kernel {name!r}")
@@ -195,7 +196,7 @@ def setup_kernel(str name):
 
 
 cdef class Ring:
-    """Pointer rings over part of a region (nmb.h says how they are made); build with ``Team.run`` of the three jobs."""
+    """Pointer rings over part of a region (nmb.h says how they are made); build with ``Team.run`` of the RING_JOBS in turn."""
 
     cdef nmb_ring *c
     cdef readonly Region region

@@ -143,7 +143,7 @@ def _short_cycle(bench: Bench) -> Sample:
         buffer = stack.enter_context(allocate(case.bytes, bench.node, machine=bench.machine))
         team, region = bench.team(case.cpus), buffer.region
         ring = _core.Ring(region, 0, region.bytes, 256, 64 * 4096, 1, 1)
-        for name in ("ring_order", "ring_link"):
+        for name in _core.RING_JOBS[:-1]:
             team.run([_core.Work(_core.setup_kernel(name), ring=ring, part=0, parts=1, loops=1)])
         words, base, start = region.as_array("u8"), region.address, ring.start()
         assert start is not None

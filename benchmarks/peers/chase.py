@@ -24,7 +24,7 @@ def _ours(ring: Ring, cpu: tuple[int, ...], pages: str) -> Figure:
         node = ring.machine.cpu(cpu[0]).node
         with allocate(BYTES, node, pages=pages, machine=ring.machine, touch=cpu, seed=seed) as buffer:
             made = _core.Ring(buffer.region, 0, BYTES, STRIDE, WINDOW, 1, seed)
-            for job in ("ring_order", "ring_link", "ring_prove"):
+            for job in _core.RING_JOBS:
                 team.run([_core.Work(_core.setup_kernel(job), ring=made, loops=1)])
             work = _core.Work(kernels.kernel("chase"), ring=made, chains=1, block=1 << 16)
             team.run([work], window_ns=SAMPLE_NS / 5)

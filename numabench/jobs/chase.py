@@ -35,7 +35,7 @@ def ring_of(bench: Bench, case: Case, region: _core.Region, size: int, seed: int
     builders = bench.team(case.touch_cpus or case.cpus)
     chains, stride, window = (int(case.params.get(name, 1)) for name in ("chains", "stride", "window"))
     ring = _core.Ring(region, 0, min(size, region.bytes), stride, window, chains, seed)
-    for name in ("ring_order", "ring_link", "ring_prove"):
+    for name in _core.RING_JOBS:
         kernel, parts = _core.setup_kernel(name), len(builders)
         builders.run([_core.Work(kernel, ring=ring, part=i, parts=parts, loops=1) for i in range(parts)])
     if not ring.proven:

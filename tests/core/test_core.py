@@ -97,7 +97,7 @@ def test_work_outside_its_region_is_refused() -> None:
 def ring_over(region: _core.Region, size: int, chains: int = 1) -> _core.Ring:
     ring = _core.Ring(region, 0, size, 64, 4096, chains, 7)
     with _core.Team([CPU]) as team:
-        for job in ("ring_order", "ring_link", "ring_prove"):
+        for job in _core.RING_JOBS:
             team.run([_core.Work(_core.setup_kernel(job), ring=ring, loops=1)])
     return ring
 

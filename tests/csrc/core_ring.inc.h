@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Part of core_selftest.c: pointer rings of many shapes, and faults planted in them. */
 
-/* All three jobs in `parts` parts. */
+/* All jobs in `parts` parts. */
 static int ring_build(nmb_ring *ring, unsigned parts)
 {
-    int (*const job[])(nmb_ring *, unsigned, unsigned) = {nmb_ring_order, nmb_ring_link, nmb_ring_prove};
+    int (*const job[])(nmb_ring *, unsigned, unsigned) = {nmb_ring_order, nmb_ring_shuffle, nmb_ring_link,
+                                                          nmb_ring_prove};
     for (size_t j = 0; j < COUNT(job); j++)
         for (unsigned part = 0; part < parts; part++)
             if (job[j](ring, part, parts))
@@ -22,7 +23,8 @@ static int prove_again(const nmb_ring_spec *spec, void **changed, void *to)
     *changed = to ? to : changed;
     nmb_ring *fresh = NULL; /* the counts of a proof add up, so a second proof needs a ring of its own */
     int rc = 1;
-    if (nmb_ring_create(spec, &fresh) == 0 && nmb_ring_order(fresh, 0, 1) == 0 && nmb_ring_prove(fresh, 0, 1) == 0)
+    if (nmb_ring_create(spec, &fresh) == 0 && nmb_ring_order(fresh, 0, 1) == 0 && nmb_ring_shuffle(fresh, 0, 1) == 0 &&
+        nmb_ring_prove(fresh, 0, 1) == 0)
         rc = nmb_ring_proven(fresh);
     *changed = was;
     nmb_ring_destroy(fresh);
@@ -129,7 +131,8 @@ static void test_rings(void)
     nmb_ring_spec good = {memory, 512, 64, 64, 1, 0}, more = {memory, SIZE_MAX, 8, 8, 1, 0};
     check(nmb_ring_create(&more, &ring) == -EOVERFLOW, "ring: more than 2^32 nodes refused");
     check(nmb_ring_create(&good, &ring) == 0 && nmb_ring_order(ring, 1, 1) == -EINVAL &&
-              nmb_ring_link(ring, 2, 2) == -EINVAL && nmb_ring_prove(ring, 0, 0) == -EINVAL,
+              nmb_ring_shuffle(ring, 1, 1) == -EINVAL && nmb_ring_link(ring, 2, 2) == -EINVAL &&
+              nmb_ring_prove(ring, 0, 0) == -EINVAL,
           "ring: parts beyond the last refused");
     nmb_ring_destroy(ring);
     nmb_ring_destroy(NULL);

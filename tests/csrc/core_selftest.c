@@ -334,7 +334,8 @@ static void test_policies(void)
 static void test_fill(void)
 {
     enum { ELEMENTS = 5000 };
-    static const char *const names[] = {"fill_f64", "fill_f32", "move", "ring_order", "ring_link", "ring_prove"};
+    static const char *const names[] = {"fill_f64",     "fill_f32",  "move",      "ring_order",
+                                        "ring_shuffle", "ring_link", "ring_prove"};
     for (size_t i = 0; i < COUNT(names); i++) {
         const nmb_kernel *kernel = nmb_setup_kernel(names[i]);
         check(kernel && !strcmp(kernel->name, names[i]) && (kernel->flags & NMB_SETUP), "setup: %s", names[i]);

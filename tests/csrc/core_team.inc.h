@@ -154,7 +154,7 @@ static void test_setup_by_team(void)
     static void *memory[NODES * 8];
     nmb_ring_spec spec = {memory, sizeof memory, 64, 4096, 3, 5};
     nmb_ring *ring = NULL;
-    static const char *const job[] = {"ring_order", "ring_link", "ring_prove"};
+    static const char *const job[] = {"ring_order", "ring_shuffle", "ring_link", "ring_prove"};
     int rc = nmb_ring_create(&spec, &ring);
     for (size_t j = 0; !rc && j < COUNT(job); j++) {
         for (unsigned i = 0; i < threads; i++)

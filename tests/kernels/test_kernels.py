@@ -249,7 +249,7 @@ def test_chase_stands_where_its_pointers_lead(kernel: _core.Kernel, chains: int,
     need(kernel)
     region, nodes = bench.regions[0], 137
     ring = _core.Ring(region, 0, 64 * nodes, 64, 64 * 16, chains, seed=chains)
-    for job in ("ring_order", "ring_link", "ring_prove"):
+    for job in _core.RING_JOBS:
         bench.team.run([_core.Work(_core.setup_kernel(job), ring=ring, loops=1)])
     starts = [ring.start(chain) or 0 for chain in range(chains)]
     before = region.as_array("u8").copy()
