@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Part of _core.pyx: what a thread is given to do, and the team that does it.
 
-MOST_EMPTY = 1 << 24  # rows without columns are walked all the same, and a run must end
+_MOST_EMPTY = 1 << 24  # rows without columns are walked all the same, and a run must end
 
 
 cdef class Work:
@@ -140,8 +140,8 @@ cdef class Work:
     cdef size_t span(self, rows, columns, leading, element) except? 0:
         """Bytes from the first to the last element. Numbers of Python, which do not wrap, up to the last moment."""
         if rows == 0 or columns == 0:
-            if max(rows, columns) > MOST_EMPTY:
-                raise ValueError(f"{rows} rows of {columns} elements: at most {MOST_EMPTY} where there is none")
+            if max(rows, columns) > _MOST_EMPTY:
+                raise ValueError(f"{rows} rows of {columns} elements: at most {_MOST_EMPTY} where there is none")
             return 0
         bytes = ((rows - 1) * leading + columns) * element
         if bytes >> 63:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from numabench import _core
-from numabench.environment import Tree, free_huge_pages
+from numabench.environment import Tree, free_huge_pages, more_huge_pages
 from numabench.errors import NumabenchError
 from numabench.machine import Machine
 from numabench.memory import HUGE_BYTES, Proof, allocate
@@ -212,14 +212,13 @@ def _pages(machine: Machine, errors: dict[str, str]) -> Iterator[Capability]:
         free = {node: free_huge_pages(node, size) for node in machine.targets()}
         error = errors[f"hugetlb_{name}"]
         if error:
-            where = f"/sys/devices/system/node/node0/hugepages/hugepages-{size >> 10}kB/nr_hugepages"
             yield Capability(
                 name=f"{name} pages",
                 level="impossible",
                 seen=f"{why(error)}: the pool is empty" if error == "ENOMEM" else why(error),
                 errno=error,
                 cost=f"--pages {name} cannot run",
-                remedy=f"echo 512 > {where} (as root)",
+                remedy=more_huge_pages(next(iter(free)), size),
                 needed=False,
             )
         else:

@@ -115,6 +115,12 @@ def free_huge_pages(node: int, page_bytes: int, root: str | os.PathLike[str] = "
     return max(0, min(own, whole - (tree.number(f"{total}/resv_hugepages") or 0)))
 
 
+def more_huge_pages(node: int, page_bytes: int, least_bytes: int = 1 << 30) -> str:
+    """The line that gives ``node`` huge pages of a size for ``least_bytes``."""
+    pages = -(-least_bytes // page_bytes)
+    return f"echo {pages} > /{_NODE}/node{node}/hugepages/hugepages-{page_bytes >> 10}kB/nr_hugepages (as root)"
+
+
 def _cgroup_dirs(tree: Tree, controller: str, pid: str = "self") -> tuple[int, list[str]]:
     """Version and directories that limit this process for a controller, its own first; version 0 when unknown."""
     path, version = None, 0

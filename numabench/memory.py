@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from numabench import _core
-from numabench.environment import free_bytes, free_huge_pages
+from numabench.environment import free_bytes, free_huge_pages, more_huge_pages
 from numabench.errors import HugePagesUnavailable, NumabenchError, PlacementError, Unsupported, UsageError
 from numabench.machine import Machine
 from numabench.units import format_bytes, parse_bytes
@@ -211,10 +211,9 @@ def _dry(wanted: int, nodes: tuple[int, ...], pages: str, free: int) -> HugePage
     size = HUGE_BYTES[pages]
     node = nodes[0] if nodes else 0
     need = -(-wanted // size)
-    path = f"/sys/devices/system/node/node{node}/hugepages/hugepages-{size >> 10}kB/nr_hugepages"
     return HugePagesUnavailable(
         f"{format_bytes(wanted)} in {pages} pages on node {node}: {free} pages are free, {need} are needed; "
-        f"get more: echo {need} > {path} (as root)"
+        f"get more: {more_huge_pages(node, size, wanted)}"
     )
 
 

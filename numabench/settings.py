@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from numabench import firmware
-from numabench.environment import Tree
+from numabench.environment import Tree, more_huge_pages
 from numabench.machine import Machine
 from numabench.units import format_bytes
 
@@ -207,10 +207,9 @@ def memory(machine: Machine, env: dict[str, Any], least_free: int) -> Iterator[F
         seen = ", ".join(f"{count} x {format_bytes(size)} free" for size, count in sorted(own.items())) or UNTOLD
         if elsewhere:
             size = format_bytes(elsewhere[0]).replace(" MiB", "M").replace(" GiB", "G")
-            path = f"{source}/hugepages-{elsewhere[0] >> 10}kB/nr_hugepages"
             yield Finding(
                 f"huge pages of node {node}", "warning", seen, f"other nodes have some: --pages {size} is "
-                "unavailable here only", f"echo 512 > {path} (as root)", source,
+                "unavailable here only", more_huge_pages(node, elsewhere[0]), source,
             )  # fmt: skip
         else:
             yield Finding(f"huge pages of node {node}", "ok", seen, source=source)
