@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERNAL = 1, 2, 3, 70
+EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERNAL, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
 COMMANDS = {
     "topology": ("look", "The machine as seen: nodes, CPUs, caches, distances, memory."),
     "doctor": ("look", "Can this machine be measured, what is in the way, and the line that fixes it."),
@@ -84,8 +84,12 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _fail(_interrupted(error.__cause__ or error), EXIT_INTERRUPTED)
+    except SystemExit as error:
+        if hasattr(error, "__notes__"):
+            click.echo(f"\nnumabench: {_interrupted(error)}", err=True)
+        raise
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USAGE)
     except BrokenPipeError:
@@ -99,6 +103,11 @@ def main() -> None:
         if os.environ.get("NUMABENCH_DEBUG"):
             raise
         _fail(f"internal error: {type(error).__name__}: {error} (NUMABENCH_DEBUG=1 shows where)", EXIT_INTERNAL)
+
+
+def _interrupted(error: BaseException) -> str:
+    """What is said of it, with the notes that the command left on how to go on."""
+    return "; ".join(["interrupted", *getattr(error, "__notes__", ())])
 
 
 def _fail(message: str, code: int) -> None:

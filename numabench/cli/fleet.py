@@ -180,8 +180,8 @@ def run(
 
     try:
         slurm.run(plan, target, window=window, poll_s=poll, tell=tell)
-    except (KeyboardInterrupt, SystemExit):
-        click.echo(f"numabench: jobs go on; go on watching: numabench fleet run --out {folder} --resume", err=True)
+    except (KeyboardInterrupt, SystemExit) as end:
+        end.add_note(f"jobs go on; go on watching: numabench fleet run --out {folder} --resume")
         raise
     finish(_states(target, False))
 

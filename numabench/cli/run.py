@@ -113,9 +113,9 @@ def run(
                 journal=journal if keep else None,
                 earlier=earlier,
             )
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as end:
         if keep and journal.exists():
-            click.echo(f"\nnumabench: interrupted; go on with: numabench run --resume {target}", err=True)
+            end.add_note(f"go on with: numabench run --resume {target}")
         raise
     if keep:
         records.save(found, target)

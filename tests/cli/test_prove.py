@@ -207,5 +207,7 @@ def test_interrupt_ends_the_trial_and_its_command() -> None:
         child = int(children.read_text())
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+        assert process.stderr
+        assert process.stderr.read().count("interrupted") == 1
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
