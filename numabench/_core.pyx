@@ -196,7 +196,7 @@ def setup_kernel(str name):
 
 
 cdef class Ring:
-    """Pointer rings over part of a region (nmb.h says how they are made); build with ``Team.run`` of the RING_JOBS in turn."""
+    """Pointer rings over part of a region (nmb.h says how they are made), built by ``Team.run`` of the RING_JOBS."""
 
     cdef nmb_ring *c
     cdef readonly Region region
