@@ -34,7 +34,7 @@ def _figure(cell: Cell, marks: dict[str, str], heat: float | None) -> Text:
     if cell.ratio is not None:
         text.append(f" {cell.ratio:.2f}x", style="bold")
     if cell.flags:
-        text.append(" " + "".join(marks.get(name, "?") for name in cell.flags), style="yellow")
+        text.append(" " + "".join(sorted(marks.get(name, "?") for name in cell.flags)), style="yellow")
     return text
 
 
