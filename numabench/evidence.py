@@ -59,7 +59,8 @@ def evidence(
         "page_kind_asked": case.pages,
         "page_kind_seen": worst.kind_seen,
         "page_kind_share": min(worst.kind_share, *(proof.kind_share for proof in before)),
-        "page_tables": "target",  # pages are touched by the target's nearest CPUs
+        # Pages are touched by the target's nearest CPUs, those of a file by its user.
+        "page_tables": "initiator" if buffers[0].how == "first_read" else "target",
         "migrated": moved,
         "cpus_asked": case.cpus,
         "cpus_seen": tuple(sorted({cpu for stamp in stamps for cpu in (stamp.cpu_start, stamp.cpu_end)})),

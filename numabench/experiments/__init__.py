@@ -18,6 +18,7 @@ from numabench.experiments.loaded import Loaded
 from numabench.experiments.migration import Migration
 from numabench.experiments.mixes import Mixes
 from numabench.experiments.neighbour import Neighbour
+from numabench.experiments.pagecache import PageCache
 from numabench.experiments.pages import Pages
 from numabench.experiments.policy import Policy
 from numabench.experiments.scaling import Scaling
@@ -48,6 +49,7 @@ ALL: tuple[Experiment, ...] = (
     CoreToCore(),
     Sync(),
     Migration(),
+    PageCache(),
 )
 
 
