@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from numabench import _core
@@ -16,6 +16,9 @@ from numabench.series import Case
 ALIGN = 4096
 TYPES = {"f32": ("f4", "f4"), "f64": ("f8", "f8"), "bf16": ("u2", "f4"), "s8": ("i1", "i4")}
 """numpy's types of A and B, and of C; bf16 is the upper half of an f32."""
+Block = tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns, each from and up to."""
+PACK = 30  # multiply-adds (f32) in the time of packing an element: 2048 rows by 32 to 128 columns against 2048, Zen 5
 GUARD = 64  # bytes between matrices, so that equal columns do not share cache sets
 
 
@@ -29,10 +32,24 @@ def side(size: int, element: int) -> int:
     return max(math.isqrt(max(size - 6 * ALIGN, 0) // (3 * element)) // 16 * 16, 16)
 
 
-def grid(threads: int, m: int, n: int) -> tuple[int, int]:
-    """Rows x columns of the split of C: the one whose tiles are nearest to square, all threads used."""
-    pairs = [(r, threads // r) for r in range(1, threads + 1) if threads % r == 0]
-    return min(pairs, key=lambda rc: abs(math.log((m / rc[0]) / (n / rc[1]))))
+def grid(threads: int, m: int, n: int, mr: int = 1, nr: int = 1) -> list[Block]:
+    """One block of C per thread, whole tiles of mr x nr but at the ends, some empty where there are fewer tiles.
+
+    Of bands of rows (or of columns), each as high as its share of the threads and cut evenly among them: those whose
+    largest block takes least, its packing included; among equals those with the fewest empty blocks, then those that
+    pack least. Bands may differ by one thread, so that a prime number of threads needs no long strips.
+    """
+    counts = range(1, threads + 1)
+    plans = [_bands(threads, bands, m, n, mr, nr) for bands in counts]
+    plans += [[(rows, columns) for columns, rows in _bands(threads, bands, n, m, nr, mr)] for bands in counts]
+
+    def cost(blocks: list[Block]) -> tuple[int, int, int]:
+        sides = [(-(-(r1 - r0) // mr) * mr, -(-(c1 - c0) // nr) * nr) for (r0, r1), (c0, c1) in blocks]
+        busy = [(h, w) for h, w in sides if h and w]
+        largest = max((h * w + PACK * (h + w) for h, w in busy), default=0)
+        return largest, threads - len(busy), sum(h + w for h, w in busy)
+
+    return min(plans, key=cost)
 
 
 class GemmPlan:
@@ -46,20 +63,16 @@ class GemmPlan:
         self.a = 0
         self.b = -(-self.m * self.k * size // ALIGN) * ALIGN + GUARD * 3
         self.c = -(-(self.b + self.k * self.n * size) // ALIGN) * ALIGN + GUARD * 7
-        rows, columns = grid(self.threads, self.m, self.n)
-        mr, nr = kernel.shape
-        self.rows, self.columns = _cuts(self.m, rows, mr), _cuts(self.n, columns, nr)
+        self.blocks = grid(self.threads, self.m, self.n, *kernel.shape)
 
     @property
     def scratch_bytes(self) -> int:
         """Packing buffer of the thread with the largest block."""
-        blocks = [self.kernel.gemm_scratch(r1 - r0, c1 - c0, self.k) for r0, r1 in self.rows for c0, c1 in self.columns]
-        return max(*blocks, ALIGN) if len(blocks) > 1 else max(blocks[0], ALIGN)
+        return max(ALIGN, *(self.kernel.gemm_scratch(r1 - r0, c1 - c0, self.k) for (r0, r1), (c0, c1) in self.blocks))
 
     def works(self, scratch: list[_core.Region], loops: int = 0) -> list[_core.Work]:
         """Multiplications of a block of C per thread: so many, or (0) until the window ends."""
         size = self.kernel.element_bytes
-        blocks = [(rows, columns) for rows in self.rows for columns in self.columns]
         return [
             _core.Work(
                 self.kernel,
@@ -76,7 +89,7 @@ class GemmPlan:
                 block=1,
                 loops=loops,
             )
-            for ((r0, r1), (c0, c1)), place in zip(blocks, scratch, strict=True)
+            for ((r0, r1), (c0, c1)), place in zip(self.blocks, scratch, strict=True)
         ]
 
     def check(self, team: _core.Team, works: list[_core.Work]) -> None:
@@ -125,8 +138,18 @@ def _worth(values: Any) -> Any:
     return ((values.astype("u4") << 16).view("f4") if values.dtype == "u2" else values).astype("f8")
 
 
-def _cuts(total: int, parts: int, unit: int) -> list[tuple[int, int]]:
-    """Split a length into parts that are whole multiples of the micro-kernel, as even as that allows."""
-    units = -(-total // unit)
-    bounds = [min(units * i // parts * unit, total) for i in range(parts + 1)]
+def _bands(threads: int, bands: int, m: int, n: int, mr: int, nr: int) -> list[Block]:
+    """Bands of rows with as many threads each, but for one, and within each as many blocks side by side."""
+    many = [threads * (i + 1) // bands - threads * i // bands for i in range(bands)]
+    return [
+        (rows, columns)
+        for rows, each in zip(_cuts(m, many, mr), many, strict=True)
+        for columns in _cuts(n, [1] * each, nr)
+    ]
+
+
+def _cuts(total: int, shares: list[int], unit: int) -> list[tuple[int, int]]:
+    """Split a length by shares into whole multiples of a unit, as even as that allows."""
+    units, whole = -(-total // unit), sum(shares)
+    bounds = [min(units * part // whole * unit, total) for part in accumulate(shares, initial=0)]
     return list(pairwise(bounds))
