@@ -202,6 +202,15 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True):
     log: bool = True
 
 
+class Marks(msgspec.Struct, frozen=True, kw_only=True):
+    """What is drawn into one curve besides its points: where it bends, and the models that fit it, as (x, y)."""
+
+    curve: str
+    knee: float
+    knee_ci: tuple[float, float] | None = None
+    fits: dict[str, tuple[tuple[float, float], ...]] = {}
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     """A result as people read it. A ``matrix`` has initiators as rows and targets as columns and is shaded.
 
@@ -218,3 +227,4 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     matrix: bool = False
     axis: Axis | None = None
     meaning: tuple[str, ...] = ()  # conclusions in words, each with its interval
+    marks: tuple[Marks, ...] = ()

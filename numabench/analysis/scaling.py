@@ -85,6 +85,14 @@ def fit(counts: Sequence[int], per_pass: Sequence[Sequence[float]], seed: int = 
     return Curve(tuple(found), found[0] if sure else None)
 
 
+def predict(fit: Fit, workers: float) -> float:
+    """Throughput that a fit gives to so many workers."""
+    p = fit.parameters
+    if fit.name == "ceiling":
+        return min(p["rate"] * workers, p.get("limit", float("inf")))
+    return p["rate"] * workers / (1 + (workers - 1) * (p["serial"] + p.get("exchange", 0.0) * workers))
+
+
 def _aicc(squares: float, n: int, parameters: int) -> float:
     """AICc of a least-squares fit; ``parameters`` counts the variance."""
     import math

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from numabench import gemm, layout
 from numabench.analysis import scaling as curves
 from numabench.analysis import stats
@@ -13,11 +15,12 @@ from numabench.experiments import base, serving
 from numabench.jobs.instance import model_of
 from numabench.layout import Slot
 from numabench.machine import Machine
-from numabench.series import Axis, Case, Options, Series, Table
+from numabench.series import Axis, Case, Marks, Options, Series, Table
 from numabench.units import format_numbers
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 GEMM_N = 1024
+FIT_STEPS = 32  # of a model drawn into its curve
 
 
 class Scaling:
@@ -151,15 +154,18 @@ def _table(
 ) -> Table:
     counts = sorted({count_of(s) for curve in names.values() for s in curve})
     words: list[str] = []
+    marks: list[Marks] = []
     for name, curve in names.items():
-        words.extend(_words(name, noun, [s for s in curve if s.usable], count_of, machine, limits.get(name)))
+        said, mark = _words(name, noun, [s for s in curve if s.usable], count_of, machine, limits.get(name))
+        words.extend(said)
+        marks.extend(mark)
     rows = {
         name: [next((s for s in curve if count_of(s) == n), curve[0]) for n in counts] for name, curve in names.items()
     }
     first = {name: curve[0] for name, curve in names.items()}
     columns = [f"{n} {noun[:-1] if n == 1 else noun}" for n in counts]
     axis = Axis(title=noun, values=tuple(counts))
-    return base.rows_table("scaling", title, "", rows, columns, first, tuple(words), axis)
+    return replace(base.rows_table("scaling", title, "", rows, columns, first, tuple(words), axis), marks=tuple(marks))
 
 
 def _words(
@@ -169,12 +175,15 @@ def _words(
     count_of: Callable[[Series], int],
     machine: Machine,
     bandwidth: float | None,
-) -> list[str]:
-    """The knee, whether the last step helped, which model fits and why growth stopped; nothing beyond what was run."""
+) -> tuple[list[str], list[Marks]]:
+    """The knee, whether the last step helped, which model fits and why growth stopped; nothing beyond what was run.
+
+    The knee and the model that fits, or the two that cannot be told apart, are marked in the curve as well.
+    """
     by_pass = [{sample.number: sample.value for sample in s.samples} for s in known]
     common = sorted(set.intersection(*map(set, by_pass))) if by_pass else []
     if len(known) < 2 or not common:
-        return []
+        return [], []
     counts, figures = [count_of(s) for s in known], [[v[p] for v in by_pass] for p in common]
     knee = stats.knee_interval(counts, figures)
     span = f" [{knee.ci[0]}, {knee.ci[1]}]" if knee.ci else " (too few passes for an interval)"
@@ -192,4 +201,9 @@ def _words(
         words.append(f"{name}: {curve.chosen.name} fits best ({shown}); it stopped at: {why}.")
     elif curve is not None:
         words.append(f"{name}: fits are undecided between {curve.fits[0].name} and {curve.fits[1].name}.")
-    return words
+    shape: dict[str, curves.Fit] = (
+        {} if curve is None else {fit.name: fit for fit in ((curve.chosen,) if curve.chosen else curve.fits[:2])}
+    )
+    steps = [counts[0] * (counts[-1] / counts[0]) ** (k / FIT_STEPS) for k in range(FIT_STEPS + 1)]
+    fits = {model: tuple((x, curves.predict(found, x)) for x in steps) for model, found in shape.items()}
+    return words, [Marks(curve=name, knee=knee.value, knee_ci=knee.ci, fits=fits)]

@@ -15,7 +15,7 @@ from numabench.analysis import scaling
 from numabench.experiments.serving import name_of
 from numabench.record import Record
 from numabench.reports import words
-from numabench.series import Axis, Cell, Series, Table
+from numabench.series import Axis, Cell, Marks, Series, Table
 
 Spec = dict[str, Any]
 # Distinguishable with colour-blind eyes, on white and on black (after Okabe and Ito, 2008).
@@ -35,7 +35,7 @@ LEGEND = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
 
 
 def curves(table: Table) -> Spec | None:
-    """A table with an axis as curves with their intervals; small multiples where the units differ."""
+    """A table with an axis as curves with their intervals; small multiples where units differ or curves are marked."""
     if table.axis is None:
         return None
     rows = [r for r in _points(table, table.axis) if r["value"] is not None and (r["x"] > 0 or not table.axis.log)]
@@ -53,7 +53,9 @@ def curves(table: Table) -> Spec | None:
             **({"labelExpr": IN_BINARY} if table.axis.title.endswith("bytes") else {"format": "~s"}),
         },
     }
-    return _several(rows, names, x, table.unit) if table.unit else _multiples(rows, names, x)
+    if table.unit and not table.marks:
+        return _several(rows, names, x, table.unit)
+    return _multiples(rows, names, x, table.marks)
 
 
 def _ticks(known: Sequence[float], binary: bool) -> list[float]:
@@ -113,7 +115,33 @@ def _marks(y: Spec) -> list[Spec]:
     ]
 
 
-def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec) -> Spec:
+def _marked(mark: Marks, x: Spec, y: Spec) -> Iterator[Spec]:
+    """The knee as an upright line, its interval as a band, every fitted model as a dashed line with its name."""
+    low, high = mark.knee_ci or (mark.knee, mark.knee)
+    yield {
+        "data": {"values": [{"low": low, "high": high}]},
+        "mark": {"type": "rect", "opacity": 0.12, "aria": False},
+        "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": {"value": "#888"}},
+    }
+    span = f" [{low:g}, {high:g}]" if mark.knee_ci else ""
+    yield {
+        "data": {"values": [{"x": mark.knee, "said": f"{mark.curve}: knee at {mark.knee:g}{span}"}]},
+        "mark": {"type": "rule", "strokeDash": [2, 3]},
+        "encoding": {"x": x, "color": {"value": "#888"}, "description": {"field": "said"}},
+    }
+    for number, (name, points) in enumerate(mark.fits.items()):
+        data = {"values": [{"x": a, "value": b, "fit": name} for a, b in points]}
+        dash = {"strokeDash": [6, 3] if number == 0 else [2, 2], "strokeWidth": 1.5}
+        both = {"x": x, "y": y, "color": {"value": "#888"}}
+        yield {"data": data, "mark": {"type": "line", "aria": False, **dash}, "encoding": both}
+        yield {
+            "data": {"values": data["values"][len(points) * (number + 1) // 3 :][:1]},
+            "mark": {"type": "text", "dy": 14, "dx": 6, "align": "left", "fontSize": 10, "aria": False},
+            "encoding": {**both, "text": {"field": "fit"}},
+        }
+
+
+def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec, marks: Sequence[Marks]) -> Spec:
     y = {"field": "value", "type": "quantitative", "title": None}
     charts = [
         {
@@ -122,7 +150,7 @@ def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec) -> Spec:
             "height": SMALL * 2 // 3,
             "data": {"values": [row for row in rows if row["curve"] == name]},
             "encoding": {"x": x, "color": {"value": COLOURS[i % len(COLOURS)]}},
-            "layer": _marks(y),
+            "layer": [*_marks(y), *(one for mark in marks if mark.curve == name for one in _marked(mark, x, y))],
         }
         for i, name in enumerate(names[:MOST_CURVES])
     ]

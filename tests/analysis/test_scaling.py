@@ -114,3 +114,13 @@ def test_kendall_and_regret() -> None:
 def test_pareto_keeps_what_nothing_beats() -> None:
     points = [(10.0, 5.0), (8.0, 3.0), (7.0, 4.0), (12.0, 9.0), (10.0, 5.0)]
     assert scaling.pareto(points) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "truth", [lambda n: min(10.0 * n, 95.0), lambda n: usl(n, 0.08, 0.0), lambda n: usl(n, 0.05, 0.003)]
+)
+def test_a_fit_predicts_what_it_was_fitted_to(truth: Callable[[int], float]) -> None:
+    found = scaling.fit(COUNTS, curve(truth))
+    assert found
+    assert found.chosen
+    assert [scaling.predict(found.chosen, n) for n in COUNTS] == pytest.approx([truth(n) for n in COUNTS], rel=0.02)

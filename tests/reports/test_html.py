@@ -18,7 +18,7 @@ from numabench.errors import UsageError
 from numabench.record import Record, save
 from numabench.reports import drawing, figures, html
 from numabench.series import Cell, Options, Table
-from tests.fakes import Fake, two_nodes
+from tests.fakes import Fake, many, two_nodes
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -162,3 +162,28 @@ def test_story_is_a_waterfall_over_its_start() -> None:
     assert [(row["ratio"], row["low"]) for row in spec["data"]["values"]] == [(1.0, 1.0), (1.4, 1.3)]
     assert "1.40x [1.30, 1.50]" in spec["data"]["values"][1]["said"]
     assert ET.fromstring(html.svg(spec)).tag.endswith("svg")
+
+
+def test_knee_and_the_fitted_models_are_drawn_into_their_own_curve() -> None:
+    record = session.run(("scaling",), Options(profile="standard", passes=6), machine=many(2, 8), backend=Fake())
+    (table,) = [one for one in session.tables(record) if one.marks]
+    assert [mark.curve for mark in table.marks] == [name for name, _ in table.rows]
+    spec = figures.curves(table)
+    assert spec
+    for mark, one in zip(table.marks, spec["concat"], strict=True):
+        values = [row for layer in one["layer"] for row in layer.get("data", {"values": []})["values"]]
+        assert {"low": mark.knee_ci[0], "high": mark.knee_ci[1]} in values if mark.knee_ci else True
+        assert [row["x"] for row in values if mark.curve in row.get("said", "")] == [mark.knee]
+        assert {row["fit"] for row in values if "fit" in row} == set(mark.fits) != set()
+        assert {x for points in mark.fits.values() for x, _ in points} <= {row["x"] for row in values if "fit" in row}
+    bare = figures.curves(msgspec.structs.replace(table, marks=()))
+    assert bare
+    assert len(bare["layer"]) == 3
+
+
+def test_loaded_latency_has_a_curve_of_its_own_per_mix_and_pair() -> None:
+    record = session.run(("loaded",), Options(profile="standard", passes=6), machine=many(2, 8), backend=Fake())
+    tables = session.tables(record)
+    cases = {(s.case.initiator, s.case.target, s.case.params.get("source"), s.case.kernel) for s in record.series}
+    assert len({table.title for table in tables}) == len(tables) == len(cases) > 3
+    assert all(table.columns == ("ns",) for table in tables)
