@@ -14,12 +14,19 @@ import pytest
 from numabench import session
 from numabench.reports import html
 from numabench.series import Options
-from tests.fakes import Fake
+from tests.fakes import Fake, many
 from tests.machine import facts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 LARGEST_BYTES = 6_000_000
+MOST_TIMES = 20  # an empty page loads in some 15 ms and this one in three times that: far below 2 s
+TIMED = """<script>addEventListener("load", () => {
+  const beside = document.createElement("p");
+  beside.id = "loaded";
+  beside.textContent = performance.now();
+  document.body.append(beside);
+});</script></body>"""
 PROBE = """<script>addEventListener("load", () => {
   const cell = document.querySelector("td[tabindex]"); cell.focus();
   const beside = document.createElement("p");
@@ -60,6 +67,29 @@ def test_script_runs_keyboard_shows_tips_and_nothing_is_fetched_or_too_wide(page
     found = re.search(r'<p id="probe">([^<]*)</p>', text)
     assert found, "the script did not run to its end"
     assert found[1] == "true true 0 true"
+
+
+def load_ms(page: Path) -> float:
+    """From the start of navigation to the end of the load event, by the page's own clock."""
+    text = browse(page, "--dump-dom")
+    found = re.search(r'<p id="loaded">([\d.]+)</p>', text)
+    assert found, "the load event did not come"
+    return float(found[1])
+
+
+def test_load_event_of_sixteen_nodes_is_in_proportion_to_that_of_an_empty_page(tmp_path: Path) -> None:
+    """A busy machine slows both; opened in turns."""
+    record = session.run((), Options(profile="quick"), machine=many(16, 2), backend=Fake())
+    assert len(record.machine.nodes) == 16
+    texts = {"page": html.page([record]), "empty": "<!DOCTYPE html><title>empty</title><body></body>"}
+    assert len(texts["page"].encode()) < LARGEST_BYTES
+    took: dict[str, list[float]] = {name: [] for name in texts}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.html").write_text(text.replace("</body>", TIMED))
+    for _ in range(3):
+        for name in texts:
+            took[name].append(load_ms(tmp_path / f"{name}.html"))
+    assert min(took["page"]) < MOST_TIMES * min(took["empty"]), took
 
 
 def test_page_is_small_and_opens_no_slower_than_thrice_an_empty_one(page: Path) -> None:
