@@ -37,10 +37,12 @@ static void GEMM_NAME(pack_a)(GEMM_W *to, const GEMM_IN *a, size_t lda, size_t m
     for (size_t k = 0; k < kc; k += line)
         for (size_t i = 0; i < m; i++, dst += line) {
             const GEMM_IN *src = a + i * lda + k;
-            if (kc - k >= line)
+            if (kc - k >= line) {
+                GEMM_P own[GEMM_NAME(line)]; /* which src cannot be part of, so that vectors are copied */
                 for (size_t e = 0; e < GEMM_NAME(line); e++)
-                    dst[e] = (GEMM_P)(GEMM_OFFSET ? GEMM_PACK(src[e]) + GEMM_OFFSET : GEMM_PACK(src[e]));
-            else
+                    own[e] = (GEMM_P)(GEMM_OFFSET ? GEMM_PACK(src[e]) + GEMM_OFFSET : GEMM_PACK(src[e]));
+                __builtin_memcpy(dst, own, sizeof own);
+            } else
                 for (size_t e = 0; e < line; e++)
                     dst[e] = (GEMM_P)(k + e < kc ? GEMM_PACK(src[e]) + GEMM_OFFSET : 0);
         }
@@ -63,11 +65,13 @@ static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n
             for (size_t u = 0; k + u + ahead < kc && u < unit; u++)
                 for (size_t i = 0; i < nr; i += NMB_LINE / sizeof(GEMM_IN))
                     __builtin_prefetch(row + (ahead + u) * ldb + i);
-            if (k + unit <= kc && n - j >= nr)
+            if (k + unit <= kc && n - j >= nr) {
+                GEMM_P own[GEMM_NAME(nr) * GEMM_NAME(unit)];
                 for (size_t i = 0; i < GEMM_NAME(nr); i++)
                     for (size_t u = 0; u < GEMM_NAME(unit); u++)
-                        dst[i * unit + u] = (GEMM_P)GEMM_PACK(row[u * ldb + i]);
-            else
+                        own[i * GEMM_NAME(unit) + u] = (GEMM_P)GEMM_PACK(row[u * ldb + i]);
+                __builtin_memcpy(dst, own, sizeof own);
+            } else
                 for (size_t i = 0; i < nr; i++)
                     for (size_t u = 0; u < unit; u++)
                         dst[i * unit + u] = (GEMM_P)(k + u < kc && j + i < n ? GEMM_PACK(row[u * ldb + i]) : 0);
