@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every kernel of the stream, stride and chase families in every usable tier against a plain reference, without an
- * interpreter, so that it runs under valgrind, sanitizers and emulators. Arrays end at, or begin behind, a page that
+/* The kernels of memory and of arithmetic in every usable tier against plain references, without an interpreter, so
+ * that this runs under valgrind, sanitizers and emulators. Arrays end at, or begin behind, a page that
  * cannot be touched; what lies around them inside the pages is compared byte by byte. One line per check; the exit
  * status is the number of failed checks, at most 1. `time` as first argument: what is right is timed too. */
 #define _GNU_SOURCE /* mmap's MAP_ANONYMOUS */
@@ -313,12 +313,15 @@ static void check_gather(const char *tier, const nmb_kernel *kernel)
     report(tier, kernel, "sums of rows", cases, wrong);
 }
 
+#include "kernels_compute.inc.h"
+
 int main(int argc, char **argv)
 {
     const int timed = argc > 1 && !strcmp(argv[1], "time");
     nmb_clock clock;
     nmb_tier tiers[8];
     const size_t count = nmb_tiers(tiers, COUNT(tiers));
+    const unsigned features = nmb_cpu_features();
     setvbuf(stdout, NULL, _IOLBF, 0);
     buffers_create();
     if (nmb_clock_init(NMB_CLOCK_COUNTER, &clock))
@@ -341,6 +344,12 @@ int main(int argc, char **argv)
                 check_chase(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "gather")) {
                 check_gather(tiers[t].name, kernel);
+            } else if (kernel->needs & ~features) {
+                printf("unavailable %s/%s: this CPU has no %s\n", tiers[t].name, kernel->name, kernel->variant);
+            } else if (!strncmp(kernel->family, "gem", 3)) {
+                check_products(tiers[t].name, kernel);
+            } else if (!strcmp(kernel->family, "peak")) {
+                check_peak(tiers[t].name, kernel);
             }
         }
     }
