@@ -7,7 +7,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "abi.h"
 #include "nmb.h"
 
 enum { BITS = 8 * sizeof(long) };

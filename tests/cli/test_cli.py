@@ -17,6 +17,7 @@ import pytest
 from numabench.cli import COMMANDS, cli, main
 from numabench.record import load
 from numabench.series import FATAL
+from tests.cli import fails_in_one_line
 
 ENV = {**os.environ, "COLUMNS": "100"}
 QUICK = ["run", "latency", "--profile", "quick", "--size", "8MiB", "--passes", "2"]
@@ -64,11 +65,7 @@ def test_json_is_one_document(words: list[str]) -> None:
     ],
 )
 def test_errors_are_one_line(words: list[str], code: int, said: str) -> None:
-    done = call(*words)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not done.stdout
+    fails_in_one_line(call(*words), code, said)
 
 
 def test_run_saves_what_it_shows(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from numabench.analysis import compare, stats
 from numabench.diagnose import judged
 from numabench.machine import Machine
 from numabench.processes import Observer
+from tests.cli import fails_in_one_line
 
 WORK = "for _ in range(250): sum(range(100000))"
 PYTHON = (sys.executable, "-S", "-E", "-c")
@@ -146,8 +147,4 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_one_line(words: list[str], code: int, said: str) -> None:
-    done = call(*words)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not done.stdout
+    fails_in_one_line(call(*words), code, said)

@@ -20,6 +20,7 @@ from numabench.errors import UsageError
 from numabench.record import Record, save
 from numabench.reports import verdicts
 from numabench.series import Options, Sample, Series
+from tests.cli import fails_in_one_line
 from tests.fakes import Fake, two_nodes
 
 replace = msgspec.structs.replace
@@ -191,11 +192,7 @@ def test_ab_gives_no_verdict_on_a_command_that_differs_from_itself() -> None:
     ],
 )
 def test_errors_are_one_line(words: list[str], code: int, said: str) -> None:
-    done = call(*words)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not done.stdout
+    fails_in_one_line(call(*words), code, said)
 
 
 def test_interrupt_ends_the_trial_and_its_command() -> None:
