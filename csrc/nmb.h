@@ -282,6 +282,7 @@ typedef struct nmb_work {
 typedef struct nmb_stamp {
     uint64_t start, end; /* clock ticks */
     double elements;     /* done between them; a block that the window's end cuts counts in proportion */
+    uint64_t calls;      /* of the kernel; a window reads the clock after each */
     uint64_t sink;
     double core_hz_before, core_hz_after; /* 0 when not asked for */
     uint64_t voluntary_switches, involuntary_switches, minor_faults;

@@ -68,6 +68,7 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
         uint64_t rounds = next_share(work, &args, &offset, left);
         uint64_t result = work->kernel->fn(&args, rounds);
         sink += result;
+        stamp->calls++;
         args.seed++;
         double elements = elements_of(work, args.bytes, rounds);
         done += elements;

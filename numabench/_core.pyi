@@ -16,6 +16,7 @@ class Stamp(NamedTuple):
     start_ns: float
     end_ns: float
     elements: float
+    calls: int
     sink: int
     core_hz_before: float
     core_hz_after: float

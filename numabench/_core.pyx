@@ -27,7 +27,7 @@ DEF POLL_MS = 100
 
 Stamp = namedtuple(
     "Stamp",
-    "cpu start_ns end_ns elements sink core_hz_before core_hz_after voluntary_switches involuntary_switches "
+    "cpu start_ns end_ns elements calls sink core_hz_before core_hz_after voluntary_switches involuntary_switches "
     "minor_faults cpu_start cpu_end",
 )
 Smaps = namedtuple("Smaps", "rss anon_huge swap kernel_page mmu_page")

@@ -129,7 +129,7 @@ cdef extern from "nmb.h" nogil:
     ctypedef struct nmb_stamp:
         uint64_t start, end
         double elements
-        uint64_t sink
+        uint64_t calls, sink
         double core_hz_before, core_hz_after
         uint64_t voluntary_switches, involuntary_switches, minor_faults
         int cpu_start, cpu_end, error

@@ -336,9 +336,9 @@ cdef class Team:
             check(s.error, f"{item.kernel.name} on CPU {self.cpus[i]}", PlacementError)
             result.append(
                 Stamp(
-                    self.cpus[i], (s.start - origin) * scale, (s.end - origin) * scale, s.elements, s.sink,
-                    s.core_hz_before, s.core_hz_after, s.voluntary_switches, s.involuntary_switches, s.minor_faults,
-                    s.cpu_start, s.cpu_end,
+                    self.cpus[i], (s.start - origin) * scale, (s.end - origin) * scale, s.elements, s.calls,
+                    s.sink, s.core_hz_before, s.core_hz_after, s.voluntary_switches, s.involuntary_switches,
+                    s.minor_faults, s.cpu_start, s.cpu_end,
                 )
             )
         return result

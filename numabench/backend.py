@@ -12,9 +12,9 @@ from typing import Protocol, Self
 
 from numabench import _core, jobs, timing
 from numabench.analysis import stats
-from numabench.environment import Watch
+from numabench.environment import FALLBACK_CLOCKS, Tree, Watch
 from numabench.errors import NumabenchError
-from numabench.evidence import evidence, flags
+from numabench.evidence import evidence, flags, prefetch
 from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps
 from numabench.machine import Machine
 from numabench.memory import Buffer
@@ -36,7 +36,10 @@ class Hardware:
 
     def __init__(self, machine: Machine, options: Options) -> None:
         self.machine, self.options = machine, options
-        self.clock = _core.Clock()
+        env = Tree()
+        fallback = env.text("sys/devices/system/clocksource/clocksource0/current_clocksource") in FALLBACK_CLOCKS
+        self.clock = _core.Clock("monotonic_raw" if fallback else None)
+        self.balancing = env.text("proc/sys/kernel/numa_balancing") not in (None, "0")
         self.reference_s = partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
         self.teams: dict[tuple[int, ...], _core.Team] = {}
 
@@ -80,10 +83,11 @@ class Hardware:
         with ExitStack() as stack:
             job = jobs.family(case).prepare(self, stack, case, buffers, seed, False)
             before = [buffer.proof() for buffer in buffers]
-            watch = Watch(case.cpus)
+            cores = {other for cpu in case.cpus for other in self.machine.siblings(cpu)}
+            watch = Watch(case.cpus, siblings=cores - set(case.cpus))
             watch.start()
             began, meanwhile = self.clock.now_ns(), self.reference_s()
-            windows, settled = self._windows(case, job)
+            warm, windows, settled = self._windows(case, job)
             meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
             changes = watch.stop()
             after = [buffer.proof() for buffer in buffers]
@@ -91,12 +95,15 @@ class Hardware:
             extras = job.extras(windows) if job.extras else {}
             filled_s = sum(buffer.filled_s for buffer in buffers)
             extras["fill_gb_per_s"] = sum(buffer.bytes for buffer in buffers) / max(filled_s, 1e-9) / 1e9
+            twins = job.twins(warm, windows) if job.twins else {}
             placed = timing.nearest(buffers, self.machine, self.team) if before[0].how == "none" else None
             seen = Evidence(
                 placement_timed=placed,
                 clock_off=took / meanwhile - 1 if meanwhile > 0 else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 ring_nodes=job.ring_nodes,
+                twins=twins,
+                prefetch=prefetch(case, twins),
                 checksum=job.checksum() if job.checksum else "",
             )
             return Sample(
@@ -108,7 +115,7 @@ class Hardware:
                 flags=tuple(
                     dict.fromkeys(
                         (
-                            *flags(case, seen, changes, windows, settled, self.machine),
+                            *flags(case, seen, changes, windows, settled, self.machine, self.clock, self.balancing),
                             *(job.checks(windows) if job.checks else ()),
                         )
                     )
@@ -116,16 +123,18 @@ class Hardware:
                 extras={"median": median(values)} | extras,
             )
 
-    def _windows(self, case: Case, job: Job) -> tuple[Windows, bool]:
+    def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, bool]:
         """Warm up until the figures settle or the limit is reached; then exactly so many windows."""
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
-        warm: list[float] = []
-        while not stats.steady(warm) and time.monotonic() < limit:
-            warm.append(job.figure(self._window(case, job.works, job.warm_ns)))
-        settled = stats.steady(warm)
+        warm: Windows = []
+        figures: list[float] = []
+        while not stats.steady(figures) and time.monotonic() < limit:
+            warm.append(self._window(case, job.works, job.warm_ns))
+            figures.append(job.figure(warm[-1]))
+        settled = stats.steady(figures)
         turns = job.turns or [job.works]
         takes = (turns[at % len(turns)] for at in range(job.windows))
-        return [self._window(case, works, job.window_ns, core_hz=True) for works in takes], settled
+        return warm, [self._window(case, works, job.window_ns, core_hz=True) for works in takes], settled
 
     def _window(self, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
         """One window in which every thread worked: on a busy machine a turn may come after the end.

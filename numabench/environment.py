@@ -35,6 +35,9 @@ SETTINGS = (
     "zone_reclaim_mode", "clocksource", "cpus_allowed", "nodes_allowed", "cpu_quota", "isolated_cpus", "nohz_full",
     "variables",
 )  # fmt: skip
+SIBLING_SHARE = 0.05  # of a sibling's time, from which on it takes part of the core
+FALLBACK_CLOCKS = ("hpet", "acpi_pm", "jiffies")  # what the system takes when it does not trust the CPU's counter
+_NODES_ALLOWED = re.compile(rb"^Mems_allowed_list:\s*(\S+)", re.M)
 _VMSTAT = re.compile(rb"^(numa_pages_migrated|pgmigrate_success|thp_collapse_alloc|pgdemote_\w+) (\d+)$", re.M)
 
 
@@ -211,38 +214,56 @@ class Disturbance(msgspec.Struct, frozen=True):
     cpu_pressure_us: int | None = None  # some task waited for a CPU
     memory_pressure_us: int | None = None
     moved: dict[str, int] = {}  # counters of /proc/vmstat that rose: system-wide, so hints only
+    sibling_share: float | None = None  # of the time of the watched CPUs' idle siblings that others used, the busiest's
+    nodes_allowed: tuple[str, str] | None = None  # before and after, when the cpuset's nodes changed
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Trust flags that follow: stolen, throttled, contended, migration_suspected."""
+        """Trust flags that follow: stolen, throttled, contended, sibling_busy, migration_suspected."""
         limit = 0.01
         pressure = max(self.cpu_pressure_us or 0, self.memory_pressure_us or 0)
         found = {
             "throttled": bool(self.throttled_count),
             "stolen": (self.steal_share or 0.0) > limit,
             "contended": self.seconds > 0 and pressure * 1e-6 / self.seconds > limit,
-            "migration_suspected": bool(self.moved),
+            "sibling_busy": (self.sibling_share or 0.0) > SIBLING_SHARE,
+            "migration_suspected": bool(self.moved or self.nodes_allowed),
         }
         return tuple(name for name, on in found.items() if on)
 
 
 class Watch:
-    """Counters of disturbance over one interval, for the CPUs used. Missing files are None, never an error."""
+    """Counters of disturbance over one interval, for the CPUs used. Missing files are None, never an error.
 
-    def __init__(self, cpus: Iterable[int], root: str | os.PathLike[str] = "/", pid: int | None = None) -> None:
+    ``siblings`` are CPUs of the same cores that should idle meanwhile.
+    """
+
+    def __init__(
+        self,
+        cpus: Iterable[int],
+        root: str | os.PathLike[str] = "/",
+        pid: int | None = None,
+        siblings: Iterable[int] = (),
+    ) -> None:
         self._tree = Tree(root)
         self._cpus = {b"cpu%d" % cpu for cpu in cpus}
+        self._siblings = {b"cpu%d" % cpu for cpu in siblings}
+        self._status = f"proc/{pid or 'self'}/status"
         version, dirs = _cgroup_dirs(self._tree, "cpu", str(pid or "self"))
         self._stats = [f"{path}/cpu.stat" for path in dirs]
         # Version 2 counts microseconds under another name than version 1 counts nanoseconds.
         self._unit = re.compile(rb"throttled_usec (\d+)" if version == 2 else rb"throttled_time (\d+)")
         self._per_us = 1 if version == 2 else 1000
-        self._before: tuple[float, dict[str, int], dict[str, int]] | None = None
+        self._before: tuple[float, dict[str, int], dict[str, int], str] | None = None
 
-    def _read(self) -> tuple[float, dict[str, int], dict[str, int]]:
+    def _read(self) -> tuple[float, dict[str, int], dict[str, int], str]:
         found: dict[str, int] = {}
         lines = (self._tree.raw("proc/stat") or b"").partition(b"\nintr")[0].splitlines()
-        rows = [words for words in (line.split() for line in lines) if words[0] in self._cpus and len(words) > 8]
+        known = [words for words in (line.split() for line in lines) if len(words) > 8]
+        for row in (row for row in known if row[0] in self._siblings):
+            found[f"idle {row[0].decode()}"] = int(row[4]) + int(row[5])
+            found[f"all {row[0].decode()}"] = sum(map(int, row[1:9]))
+        rows = [row for row in known if row[0] in self._cpus]
         if rows:
             found["ticks"] = sum(sum(map(int, row[1:9])) for row in rows)
             found["steal"] = sum(int(row[8]) for row in rows)
@@ -257,7 +278,8 @@ class Watch:
             if some:
                 found[name] = int(some[1])
         moved = {n.decode(): int(v) for n, v in _VMSTAT.findall(self._tree.raw("proc/vmstat") or b"")}
-        return time.monotonic(), found, moved
+        nodes = _NODES_ALLOWED.search(self._tree.raw(self._status) or b"")
+        return time.monotonic(), found, moved, nodes[1].decode() if nodes else ""
 
     def start(self) -> None:
         """Begin an interval; an earlier one that was not stopped is forgotten."""
@@ -267,10 +289,13 @@ class Watch:
         """End the interval and tell what happened in it. Raises ValueError without a start."""
         if self._before is None:
             raise ValueError("the watch was not started")
-        (then, old, was), (now, new, moved) = self._before, self._read()
+        (then, old, was, nodes), (now, new, moved, nodes_now) = self._before, self._read()
         self._before = None
         rise = {name: new[name] - old[name] for name in new if name in old}
         ticks = rise.get("ticks", 0)  # of 10 ms: a short interval may contain none
+        # One tick more or less is no use to speak of.
+        spans = [(rise.get(f"all {cpu.decode()}", 0), rise.get(f"idle {cpu.decode()}", 0)) for cpu in self._siblings]
+        busy = [max(span - idle - 1, 0) / span for span, idle in spans if span > 0]
         return Disturbance(
             seconds=now - then,
             steal_share=rise["steal"] / ticks if ticks > 0 else None,
@@ -279,6 +304,8 @@ class Watch:
             cpu_pressure_us=rise.get("cpu"),
             memory_pressure_us=rise.get("memory"),
             moved={name: moved[name] - was[name] for name in moved if moved[name] > was.get(name, moved[name])},
+            sibling_share=max(busy, default=None),
+            nodes_allowed=(nodes, nodes_now) if nodes and nodes_now and nodes != nodes_now else None,
         )
 
 
@@ -299,6 +326,10 @@ def snapshot(machine: Machine, root: str | os.PathLike[str] = "/") -> dict[str, 
         "smt": tree.text(f"{_CPU}/smt/control"),
         "thp": tree.chosen(f"{_THP}/enabled"),
         "thp_defrag": tree.chosen(f"{_THP}/defrag"),
+        "mthp": {
+            name: tree.chosen(f"{_THP}/{name}/enabled") for name in tree.names(_THP) if name.startswith("hugepages-")
+        }
+        or None,
         "numa_balancing": tree.text(f"{_KERNEL}/numa_balancing"),
         "demotion": tree.text(f"{_MM}/numa/demotion_enabled"),
         "zone_reclaim_mode": tree.text("proc/sys/vm/zone_reclaim_mode"),

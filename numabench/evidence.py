@@ -7,11 +7,20 @@ from numabench import _core, kernels
 from numabench.analysis import stats
 from numabench.environment import Disturbance
 from numabench.machine import Machine
-from numabench.memory import Buffer, Proof
+from numabench.memory import HUGE_BYTES, Buffer, Proof
 from numabench.series import Case, Evidence
 
 CLOCK_OFF = 0.01
 SWITCHES, SWITCHES_PER_S = 3, 20  # involuntary, within the windows: more means that others run on these CPUs
+CLOCK_SHARE, CLOCK_STEPS = 0.05, 1000  # what reading the clock may take; readings and steps that a window must hold
+
+# Ratios that must be 1 (series.Evidence.twins), and the flag where one is so much above. Rows of DRAM that stay open
+# make 1.04 of ``apart`` at 256 bytes (EPYC of 2024); a prefetcher of neighbours 1.2 at 64 bytes.
+TWINS = {
+    "half": ("not_plateau", 1.05),
+    "apart": ("prefetch_suspect", 1.10),
+    "laps": ("chain_learned", 1.03),
+}
 
 
 def evidence(
@@ -67,6 +76,7 @@ def evidence(
         "tier": kernels.tier(case.tier).name,
         "variant": kernels.kernel(case.kernel, case.tier).variant,
         "clock": clock.source,
+        "clock_share": max((s.calls + 2) * clock.overhead_ns / max(s.end_ns - s.start_ns, 1.0) for s in stamps),
         "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
         "switches": sum(stamp.involuntary_switches for stamp in stamps),
         "faults": sum(stamp.minor_faults for stamp in stamps),
@@ -76,15 +86,24 @@ def evidence(
         "throttled_count": changes.throttled_count,
         "cpu_pressure_us": changes.cpu_pressure_us,
         "memory_pressure_us": changes.memory_pressure_us,
+        "sibling_share": changes.sibling_share,
+        "nodes_allowed": changes.nodes_allowed,
         "vmstat": changes.moved,
         "skew_ns": max(max(row) - min(row) for row in starts),
     }
 
 
 def flags(
-    case: Case, seen: Evidence, changes: Disturbance, windows: list[list[_core.Stamp]], settled: bool, machine: Machine
+    case: Case,
+    seen: Evidence,
+    changes: Disturbance,
+    windows: list[list[_core.Stamp]],
+    settled: bool,
+    machine: Machine,
+    clock: _core.Clock,
+    balancing: bool = False,
 ) -> tuple[str, ...]:
-    """Names of the checks that this sample fails."""
+    """Names of the checks that this sample fails. ``balancing``: the system moves pages that nobody bound."""
     stamps = [stamp for window in windows for stamp in window]
     span = windows[0][0].end_ns - windows[0][0].start_ns
     low, high = seen.core_hz_seen
@@ -102,6 +121,10 @@ def flags(
         "not_steady": not settled,
         "freq_moved": high > low * 1.02 and stats.variation([s.core_hz_before for s in stamps]) > 0.02,
         "cache_suspect": case.cache_suspect,
+        # A binding exempts a buffer, and so do huge pages of the pool.
+        "balancing_on": balancing and "first_touch" in seen.placement_how and case.pages not in HUGE_BYTES,
+        **{flag: seen.twins.get(twin, 1.0) > limit for twin, (flag, limit) in TWINS.items()},
+        "timer_coarse": seen.clock_share > CLOCK_SHARE or span < CLOCK_STEPS * (clock.overhead_ns + clock.step_ns),
         "skewed": seen.skew_ns > 0.02 * span,
         "oversubscribed": len(set(case.cpus)) < len(case.cpus),
         "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,
@@ -124,3 +147,12 @@ def impossible(kernel: _core.Kernel, stamp: _core.Stamp) -> bool:
     each = kernel.bytes_read + kernel.bytes_written
     most = _core.MAX_CHAINS / 3 if kernel.dependent else 512 / each
     return bool(stamp.elements / (seconds * hz) > most)
+
+
+def prefetch(case: Case, twins: dict[str, float]) -> str:
+    """Whether fetching ahead has a part in the figure: by the kind of access, or as the twin shows."""
+    if kernels.kernel(case.kernel, case.tier).family in ("stream", "stride", "gemm", "gemv"):
+        return "sequential"
+    if "apart" not in twins:
+        return ""
+    return "sensitive" if twins["apart"] > TWINS["apart"][1] else "insensitive"

@@ -31,13 +31,17 @@ WARNING = {
     "not_steady": "the figures had not settled when they were taken",
     "ci_wide": "the interval is wider than this profile asks for",
     "drift": "figures rise or fall over the run",
+    "not_plateau": "a smaller buffer is faster: caches still hold part of this one",
+    "chain_learned": "later rounds of the ring are faster than the first: something foresees it",
+    "prefetch_suspect": "other distances between the loads are faster: something fetches ahead",
     "freq_moved": "the core's frequency changed by more than 2 %",
     "allocation_dependent": "fresh allocations differ more than samples do",
     "cache_suspect": "the buffer is smaller than four times the last-level cache",
     "contended": "other work wanted these CPUs or this memory",
     "balancing_on": "automatic NUMA balancing may move pages without a binding",
     "topology_unproven": "the virtual machine shows one thread per core, true or not",
-    "timer_coarse": "the clock is too coarse for these windows",
+    "sibling_busy": "others used the second threads of these cores",
+    "timer_coarse": "reading the clock takes more than 5 % of a window, or its steps a thousandth",
     "skewed": "threads started more than 2 % of the window apart",
     "oversubscribed": "more threads than CPUs",
 }
@@ -133,6 +137,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = ""
     variant: str = ""  # which of the tier's ways the CPU took, where there are several
     clock: str = ""
+    clock_share: float = 0.0  # of the windows that reading the clock takes
     core_hz_seen: tuple[float, float] = (0.0, 0.0)  # lowest and highest over the windows
     switches: int = 0  # involuntary context switches within the windows
     faults: int = 0
@@ -142,10 +147,16 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     throttled_count: int | None = None
     cpu_pressure_us: int | None = None
     memory_pressure_us: int | None = None
+    sibling_share: float | None = None  # of the busiest sibling's time that others used; None also without siblings
+    nodes_allowed: tuple[str, str] | None = None  # before and after, when the cpuset's nodes changed meanwhile
     vmstat: dict[str, int] = {}  # counters of migration, collapse and demotion that rose: system-wide, hints only
     clock_off: float = 0.0  # drift of the clock against CLOCK_MONOTONIC_RAW over the windows, as a share
     skew_ns: float = 0.0
     ring_nodes: int = 0
+    # How much the figure depends on what must not matter, 1.0: not at all. ``half``: over that of half the buffer;
+    # ``apart``: with loads twice as far apart, over that at their distance; ``laps``: first round over later ones.
+    twins: dict[str, float] = {}
+    prefetch: str = ""  # sequential: fetching ahead belongs to it; insensitive, sensitive: by the twin; empty: untold
     checksum: str = ""
 
 

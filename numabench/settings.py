@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from numabench import firmware
-from numabench.environment import Tree, more_huge_pages
+from numabench.environment import FALLBACK_CLOCKS, Tree, more_huge_pages
 from numabench.machine import Machine
 from numabench.units import format_bytes
 
@@ -104,7 +104,7 @@ RULES = (
     Rule(
         "clocksource", "clock source", "warning", "the system does not trust its counter; windows get longer",
         "dmesg | grep -i -e tsc -e clocksource   shows why it was dropped",
-        "sys/devices/system/clocksource/clocksource0/current_clocksource", bad=("hpet", "acpi_pm", "jiffies"),
+        "sys/devices/system/clocksource/clocksource0/current_clocksource", bad=FALLBACK_CLOCKS,
     ),
 )  # fmt: skip
 

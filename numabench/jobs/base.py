@@ -30,7 +30,9 @@ class Job(NamedTuple):
 
     ``warm_ns`` is the length of a window of the warm-up. ``estimator`` makes the pass's figure of the windows'.
     ``extras`` gives further figures of the pass from all its windows. ``checksum`` is asked for after the last window.
-    ``checks`` names flags that these windows raise. With ``turns`` each window takes the next of these works.
+    ``checks`` names flags that these windows raise. With ``turns`` each window takes the next of these works. ``twins``
+    is called last, with the windows of the warm-up and the timed ones: it measures the same in ways that must not
+    matter, and gives their ratios by name (series.Evidence). It may overwrite the buffers.
     """
 
     works: list[_core.Work]
@@ -44,6 +46,7 @@ class Job(NamedTuple):
     extras: Callable[[list[Stamps]], dict[str, float]] | None = None
     checks: Callable[[list[Stamps]], tuple[str, ...]] | None = None
     turns: Sequence[list[_core.Work]] = ()
+    twins: Callable[[list[Stamps], list[Stamps]], dict[str, float]] | None = None
 
 
 class Bench(Protocol):

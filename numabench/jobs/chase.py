@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from statistics import median
 
 from numabench import _core, kernels
 from numabench.errors import NumabenchError
@@ -23,17 +24,22 @@ from numabench.memory import Buffer
 from numabench.series import Case, Options
 
 CHASE_BLOCK, FIXED_LOADS = 1024, 1 << 19
+TWIN_WINDOWS = 8  # as many as they are compared with: a minimum depends on how many
+LEAST_WINDOWS = 3  # of a lap, for its median to say something
 
 buffers = one_buffer
 
 
-def ring_of(bench: Bench, case: Case, region: _core.Region, size: int, seed: int) -> _core.Ring:
+def ring_of(
+    bench: Bench, case: Case, region: _core.Region, size: int, seed: int, stride: int | None = None
+) -> _core.Ring:
     """A proven ring over the first ``size`` bytes, built by the CPUs that touched them.
 
-    The case gives ``stride``, ``window`` and ``chains``. Raises NumabenchError when it is not one cycle.
+    The case gives ``window``, ``chains`` and, if not given, ``stride``. Raises NumabenchError when it is not one cycle.
     """
     builders = bench.team(case.touch_cpus or case.cpus)
-    chains, stride, window = (int(case.params.get(name, 1)) for name in ("chains", "stride", "window"))
+    chains, window = (int(case.params.get(name, 1)) for name in ("chains", "window"))
+    stride = stride or int(case.params.get("stride", 1))
     ring = _core.Ring(region, 0, min(size, region.bytes), stride, window, chains, seed)
     for name in _core.RING_JOBS:
         kernel, parts = _core.setup_kernel(name), len(builders)
@@ -53,7 +59,46 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     def ns_per_load(stamps: Stamps) -> float:
         return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
 
-    return Job([work], ns_per_load, min, CHASE_WINDOWS, CHASE_WINDOW_NS[bench.options.profile], ring_nodes=ring.nodes)
+    def twins(warm: list[Stamps], windows: list[Stamps]) -> dict[str, float]:
+        half, stride = buffers[0].region.bytes // 2, int(case.params["stride"])
+        figure = min(map(ns_per_load, windows[:TWIN_WINDOWS]))
+        shorter = _floor(bench, case, kernel, ring_of(bench, case, buffers[0].region, half, seed))
+        found = {"half": figure / shorter}
+        if case.pages != "base":  # there, fewer loads a page are more page walks a load
+            apart = ring_of(bench, case, buffers[0].region, 2 * half, seed, 2 * stride)
+            found["apart"] = _floor(bench, case, kernel, apart) / shorter
+        learned = first_lap([*warm, *windows], ring.nodes) if not case.cache_suspect else None
+        return found | ({"laps": learned} if learned else {})
+
+    length = CHASE_WINDOW_NS[bench.options.profile]
+    comparable = chains == 1 and not fixed and case.params.get("stride", 0)
+    return Job(
+        [work], ns_per_load, min, CHASE_WINDOWS, length, ring_nodes=ring.nodes, twins=twins if comparable else None
+    )
+
+
+def _floor(bench: Bench, case: Case, kernel: _core.Kernel, ring: _core.Ring) -> float:
+    """ns per load over a ring: the least of a few windows, after one to warm up."""
+    team, length = bench.team(case.cpus), CHASE_WINDOW_NS[bench.options.profile]
+    work = _core.Work(kernel, ring=ring, chains=1, block=CHASE_BLOCK)
+    stamps = [team.run([work], window_ns=length)[0] for _ in range(1 + TWIN_WINDOWS)][1:]
+    return min((s.end_ns - s.start_ns) / max(s.elements, 1.0) for s in stamps)
+
+
+def first_lap(windows: list[Stamps], nodes: int) -> float | None:
+    """ns per load in the first round of the ring over that in later ones; None when it went round once at most.
+
+    Medians; the first third of the first round is warm-up.
+    """
+    first, later, done = [], [], 0.0
+    for stamps in windows:
+        begin, done = done, done + stamps[0].elements
+        took = (stamps[0].end_ns - stamps[0].start_ns) / max(stamps[0].elements, 1.0)
+        if begin >= nodes:
+            later.append(took)
+        elif begin >= nodes / 3 and done <= nodes:
+            first.append(took)
+    return median(first) / median(later) if min(len(first), len(later)) >= LEAST_WINDOWS else None
 
 
 def seconds(group: Sequence[Case], options: Options) -> float:

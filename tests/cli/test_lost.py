@@ -16,9 +16,9 @@ import pytest
 from numabench.backend import Hardware
 from numabench.environment import Tree, _cgroup_dirs
 from numabench.errors import NumabenchError
+from numabench.faults import Bench
 from numabench.machine import Machine
 from numabench.record import Journal
-from numabench.selftest import Bench
 from numabench.series import Case, Options
 
 MIB = 1 << 20

@@ -233,6 +233,25 @@ def test_watch_tells_what_changed_on_its_cpus_only(tmp_path: Path) -> None:
     assert set(seen.flags) == {"throttled", "stolen", "contended", "migration_suspected"}
 
 
+def test_watch_tells_when_a_sibling_works_or_the_cpuset_changes(tmp_path: Path) -> None:
+    """CPU 1 is the second thread of CPU 0's core; one tick of 10 ms is no use to speak of."""
+
+    def now(user: int, idle: int, nodes: str) -> None:
+        rows = f"cpu 1 1 1 1 1 1 1 1 0 0\ncpu0 {idle} 0 0 5 0 0 0 0 0 0\ncpu1 {user} 0 0 {idle} 7 0 0 0 0 0\nintr 5\n"
+        tree(tmp_path, {"proc/stat": rows, "proc/self/status": f"Name:\tx\nMems_allowed_list:\t{nodes}\nSeccomp:\t0"})
+
+    seen = []
+    for user, nodes in ((6, "0-1"), (1, "0-1"), (0, "1")):
+        now(100, 100, "0-1")
+        watch = Watch((0,), tmp_path, siblings=(1,))
+        watch.start()
+        now(100 + user, 140 - user, nodes)
+        seen.append(watch.stop())
+    assert [s.sibling_share for s in seen] == [pytest.approx(5 / 40), 0.0, 0.0]
+    assert [set(s.flags) for s in seen] == [{"sibling_busy"}, set(), {"migration_suspected"}]
+    assert seen[2].nodes_allowed == ("0-1", "1")
+
+
 def test_watch_of_a_quiet_system_raises_no_flag(tmp_path: Path) -> None:
     counters(tmp_path, 100, 50, 10, 0, 2, 1000, 4)
     watch = Watch((0,), tmp_path)

@@ -174,11 +174,12 @@ def test_twin_moved_and_misplaced_pages_raise_flags(
         voluntary_switches=0,
         involuntary_switches=0,
         minor_faults=0,
+        calls=10,
     )
     changes = Disturbance(seconds=1.0, steal_share=0.0, throttled_us=0)
-    clock: Any = SimpleNamespace(source="tsc")
+    clock: Any = SimpleNamespace(source="counter", overhead_ns=20.0, step_ns=10.0)
     found = evidence(case, [buffer], [_proof(before)], [_proof(after, moved)], [[stamp]], changes, clock)
     assert found["placement_seen"] == after
     assert found["migrated"] == moved
     seen = Evidence(**found)  # type: ignore[arg-type]
-    assert set(flags(case, seen, changes, [[stamp]], True, two_nodes())) == raised
+    assert set(flags(case, seen, changes, [[stamp]], True, two_nodes(), clock)) == raised

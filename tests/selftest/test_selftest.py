@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from numabench import evidence, selftest
+from numabench import evidence, faults, selftest
 from numabench.errors import NumabenchError
+from numabench.faults import FAULTS, Bench, Fault
 from numabench.machine import Machine
-from numabench.selftest import FAULTS, Bench, Fault
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 # Those that need neither a second node nor a control group nor the scheduler's help.
@@ -21,6 +21,8 @@ ALWAYS = (
     "short cycle",
     "buffer that fits in a cache",
     "pages dropped meanwhile",
+    "ring that is learned",
+    "clock too coarse",
     "loop optimised away",
     "clock that jumps",
 )
@@ -38,7 +40,14 @@ def test_planted_fault_is_noticed(name: str, machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["huge pages made half-way", "thread not where pinned", "CPU quota", "noisy neighbour"]
+    "name",
+    [
+        "buffer at the edge of a cache",
+        "huge pages made half-way",
+        "thread not where pinned",
+        "CPU quota",
+        "noisy neighbour",
+    ],
 )
 def test_fault_that_needs_the_system_is_noticed_or_cannot_be_planted(name: str, machine: Machine) -> None:
     outcome = selftest._try(BY_NAME[name], machine, frozenset())
@@ -69,7 +78,7 @@ def test_an_error_while_planting_is_not_a_catch(machine: Machine) -> None:
 
 def test_a_neighbour_that_did_not_run_is_none(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a catch nor a miss: where the scheduler gave it nothing, nothing was planted."""
-    monkeypatch.setattr(selftest, "_ran_s", lambda pid: 0.0)
+    monkeypatch.setattr(faults, "_ran_s", lambda pid: 0.0)
     outcome = selftest._try(BY_NAME["noisy neighbour"], machine, frozenset())
     assert outcome.state == "caught" or "too little to be one" in outcome.seen
 

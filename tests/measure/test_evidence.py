@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts of a pass and the flags that follow from them: each is planted alone, and nothing else is raised."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from numabench.environment import Disturbance
+from numabench.evidence import flags, prefetch
+from numabench.jobs.chase import first_lap
+from numabench.series import FLAGS, Case, Evidence
+from tests.fakes import two_nodes
+
+CASE = Case(experiment="latency", kernel="chase", unit="ns", better="low", cpus=(0,), target=0, pages="thp")
+CALM: dict[str, Any] = {"placement_how": "bind", "proof": "move_pages", "page_kind_share": 1.0}
+QUIET = Disturbance(seconds=1.0, steal_share=0.0)
+
+
+def stamp(ms: float = 2.0, **more: Any) -> Any:
+    given = {"start_ns": 0.0, "end_ns": ms * 1e6, "core_hz_before": 0.0, "core_hz_after": 0.0, "elements": 1e4}
+    return SimpleNamespace(**given | {"cpu": 0, "cpu_start": 0, "cpu_end": 0} | more)
+
+
+def raised(
+    seen: dict[str, Any] | None = None,
+    case: Case = CASE,
+    changes: Disturbance = QUIET,
+    window_ms: float = 2.0,
+    settled: bool = True,
+    overhead_ns: float = 20.0,
+    balancing: bool = False,
+) -> set[str]:
+    clock: Any = SimpleNamespace(overhead_ns=overhead_ns, step_ns=10.0)
+    windows = [[stamp(window_ms)]]
+    evidence = Evidence(**CALM | (seen or {}))
+    return set(flags(case, evidence, changes, windows, settled, two_nodes(), clock, balancing))
+
+
+def test_a_pass_as_it_should_be_raises_nothing() -> None:
+    assert raised() == set()
+    assert raised({"twins": {"half": 1.02, "apart": 0.97, "laps": 1.01}, "clock_share": 0.01}) == set()
+
+
+@pytest.mark.parametrize(
+    ("planted", "flag"),
+    [
+        ({"seen": {"pages_misplaced": 1}}, "misplaced"),
+        ({"seen": {"placement_timed": 1, "placement_requested": {0: 1.0}}}, "misplaced"),
+        ({"seen": {"pages_absent": 1}}, "not_resident"),
+        ({"seen": {"migrated": 1}}, "migrated"),
+        ({"seen": {"clock_off": -0.02}}, "clock_jumped"),
+        ({"seen": {"proof": "none"}}, "unverified_placement"),
+        ({"seen": {"page_kind_share": 0.98}}, "page_kind_mixed"),
+        ({"seen": {"switches": 50}}, "contended"),
+        ({"seen": {"skew_ns": 1e5}}, "skewed"),
+        ({"seen": {"twins": {"half": 1.06}}}, "not_plateau"),
+        ({"seen": {"twins": {"apart": 1.2}}}, "prefetch_suspect"),
+        ({"seen": {"twins": {"laps": 1.04}}}, "chain_learned"),
+        ({"seen": {"clock_share": 0.06}}, "timer_coarse"),
+        ({"window_ms": 0.02}, "timer_coarse"),
+        ({"overhead_ns": 3000.0}, "timer_coarse"),
+        ({"settled": False}, "not_steady"),
+        ({"changes": Disturbance(seconds=1.0, throttled_count=1)}, "throttled"),
+        ({"changes": Disturbance(seconds=1.0, steal_share=0.02)}, "stolen"),
+        ({"changes": Disturbance(seconds=1.0, memory_pressure_us=20_000)}, "contended"),
+        ({"changes": Disturbance(seconds=1.0, sibling_share=0.06)}, "sibling_busy"),
+    ],
+)
+def test_a_planted_fact_raises_its_flag_and_no_other(planted: dict[str, Any], flag: str) -> None:
+    assert raised(**planted) == {flag}
+    assert flag in FLAGS
+
+
+@pytest.mark.parametrize(
+    ("how", "pages", "on", "expected"),
+    [
+        ("first_touch", "thp", True, {"balancing_on"}),
+        ("first_touch", "thp", False, set()),
+        ("bind", "thp", True, set()),
+        ("first_touch", "2M", True, set()),
+    ],
+)
+def test_balancing_matters_to_buffers_that_nobody_bound(how: str, pages: str, on: bool, expected: set[str]) -> None:
+    case = Case(experiment="e", kernel="chase", unit="ns", better="low", cpus=(0,), pages=pages)
+    assert raised({"placement_how": how}, case, balancing=on) == expected
+
+
+@pytest.mark.parametrize("changed", [{"moved": {"pgmigrate_success": 1}}, {"nodes_allowed": ("0-1", "0")}])
+def test_suspicions_of_moved_pages_end_where_every_page_is_proven(changed: dict[str, Any]) -> None:
+    changes = Disturbance(seconds=1.0, **changed)
+    assert raised({"proof": "numa_maps"}, changes=changes) == {"migration_suspected"}
+    assert raised({"proof": "move_pages"}, changes=changes) == set()
+
+
+def test_prefetching_is_told_by_the_kind_of_access_or_the_twin() -> None:
+    stream = Case(experiment="e", kernel="read", unit="GB/s", better="high")
+    assert prefetch(stream, {}) == "sequential"
+    assert [prefetch(CASE, twins) for twins in ({}, {"apart": 1.0}, {"apart": 1.3})] == ["", "insensitive", "sensitive"]
+
+
+def laps(ns: list[float], loads: float = 100.0) -> list[list[Any]]:
+    return [[stamp(each * loads / 1e6, elements=loads)] for each in ns]
+
+
+def test_rounds_of_a_ring_are_told_apart() -> None:
+    assert first_lap(laps([100.0] * 20), nodes=1000) == pytest.approx(1.0)
+    assert first_lap(laps([300.0] * 3 + [100.0] * 7 + [90.0] * 8), nodes=1000) == pytest.approx(100 / 90)
+    assert first_lap(laps([100.0] * 10), nodes=1000) is None  # once round is no repetition
+    assert first_lap(laps([100.0] * 20, loads=2000), nodes=1000) is None  # a window holds more than a round
