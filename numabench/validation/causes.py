@@ -12,7 +12,7 @@ from numabench.analysis.verdict import best
 from numabench.validation.outcome import Cause, Check, Fact
 
 FLAT = 0.03  # of remote over local
-LESS_MEMORY = 0.03
+LESS_MEMORY, MODULE_GIB = 0.03, 1.0  # a module is at least so large; less is what the kernel keeps on a small node
 _DISTURBED = {"contended": "others at work", "stolen": "time stolen", "throttled": "quota stopped threads"}
 BAD = ("WARN", "FAIL", "SUSPECT")
 
@@ -48,7 +48,8 @@ def _of_facts(seen: dict[str, str], facts: Mapping[str, Fact], checks: Sequence[
     bad = {check.name: check for check in checks if check.verdict in BAD and check.layer in ("facts", "environment")}
     memory = facts["mem_total_gib_per_node"].value or []
     own = [gib for node, gib in enumerate(memory) if node not in (facts["cpuless_nodes"].value or [])]
-    if len(own) > 1 and min(own) > 0 and min(own) < (1 - LESS_MEMORY) * median(own):
+    lacking = median(own) - min(own) if own else 0.0
+    if len(own) > 1 and min(own) > 0 and lacking > max(LESS_MEMORY * median(own), MODULE_GIB):
         node = memory.index(min(own))
         seen["node's memory low"] = f"node {node} has {min(own):g} GiB, the median is {median(own):g}"
     without = [
