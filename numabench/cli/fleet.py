@@ -218,31 +218,35 @@ def _states(folder: Path, as_json: bool) -> int:
 @click.argument("report")
 @click.option("--apply", is_flag=True, help="Run them; without it they are only printed.")
 def actions(report: str, apply: bool) -> None:
-    """Drain commands for the machines that failed, from a report of fleet collect. Prints; drains nothing by itself.
+    """Drain commands for machines that failed, resume commands for those cleared since. Prints; does nothing by itself.
 
     With --apply it refuses when more than 3 machines and 1 % of a class would go, and leaves nodes alone that
-    somebody else has given a reason.
+    somebody else has given a reason. A machine is cleared by two passes in a row after a failure.
 
     Example: numabench fleet actions report/fleet.json
     """
     from numabench.fleet import actions as doing
 
     found = doing.load(report)
-    commands = doing.drains(found)
-    if not commands:
-        click.echo("no machine failed: nothing to do", err=True)
+    drains, resumes = doing.drains(found), doing.resumes(found)
+    if not drains and not resumes:
+        click.echo("no machine failed, and none was cleared: nothing to do", err=True)
         return
     if not apply:
-        for _, words in commands:
+        for _, words in (*drains, *resumes):
             click.echo(shlex.join(words))
         return
     doing.guard(found)
     if not shutil.which("scontrol"):
         raise UsageError("--apply needs scontrol on this host")
-    kept = doing.foreign([host for host, _ in commands])
-    for host, words in commands:
-        if host in kept:
-            click.echo(f"{host}: left alone, its reason is {kept[host]!r}", err=True)
+    stands = doing.reasons([host for host, _ in (*drains, *resumes)])
+    for host, words in drains:
+        if stands[host] and not stands[host].startswith(doing.OURS):
+            click.echo(f"{host}: left alone, its reason is {stands[host]!r}", err=True)
             continue
         subprocess.run(words, check=True, timeout=120)
         click.echo(f"drained {host}")
+    for host, words in resumes:
+        if stands[host].startswith(doing.OURS):  # of nobody else's draining, and not where there is none
+            subprocess.run(words, check=True, timeout=120)
+            click.echo(f"resumed {host}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do with machines that failed: drain commands, and the guards before anybody runs them."""
+"""What to do with machines that failed, and that passed again: commands, and the guards before anybody runs them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def drains(report: Report) -> list[tuple[str, list[str]]]:
     return [(host.host, words) for host, words in zip(failed, commands, strict=True)]
 
 
+def resumes(report: Report) -> list[tuple[str, list[str]]]:
+    """(host, command) of each machine that failed once and has passed twice in a row since."""
+    return list(zip(report.cleared, slurm.resumes(report.cleared), strict=True))
+
+
 def guard(report: Report) -> None:
     """Raise UsageError when more machines of a class failed than max(3, 1 %)."""
     for cohort in {host.cohort for host in report.hosts}:
@@ -49,7 +54,6 @@ def guard(report: Report) -> None:
             )
 
 
-def foreign(hosts: Sequence[str]) -> dict[str, str]:
-    """{host: reason} of hosts that somebody else has given one."""
-    reasons = {host: slurm.reason_of(host) for host in hosts}
-    return {host: reason for host, reason in reasons.items() if reason and not reason.startswith(OURS)}
+def reasons(hosts: Sequence[str]) -> dict[str, str]:
+    """{host: the reason that stands on it now, empty without one}."""
+    return {host: slurm.reason_of(host) for host in hosts}

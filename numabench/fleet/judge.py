@@ -14,6 +14,7 @@ import numpy as np
 
 from numabench.analysis import outliers
 from numabench.analysis.verdict import Verdict, overall
+from numabench.fleet import states
 from numabench.validation.metrics import BY_NAME
 from numabench.validation.outcome import Cause
 
@@ -55,6 +56,7 @@ class Host(msgspec.Struct, frozen=True):
     visits: int = 0
     expected: bool = True
     path: str = ""
+    history: tuple[states.Change, ...] = ()  # its states over the visits
     findings: tuple[Finding, ...] = ()
     causes: tuple[Cause, ...] = ()
 
@@ -83,6 +85,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[tuple[str, str], ...]
     retest: tuple[str, ...]
     quarantine: tuple[str, ...]
+    cleared: tuple[str, ...] = ()  # failed once, passed twice in a row since
     dip_chance: float | None  # of a machine and metric to be flagged once and not again, from repeats
     expected_false: float | None  # machines that dips alone would flag in all visits
 
@@ -103,7 +106,8 @@ def judge(
     findings: dict[str, list[Finding]] = {host: [] for host in visits}
     latest = {host: rows[-1] for host, rows in visits.items()}
     _facts(latest, findings)
-    cohorts, once, again = _figures(con, latest, findings)
+    marks: dict[tuple[str, str], states.Seen] = {}
+    cohorts, once, again = _figures(con, latest, findings, marks)
     wanted = set(expected)
     hosts = []
     for name in sorted(wanted | visits.keys()):
@@ -118,9 +122,11 @@ def judge(
             row[7] if row[6] == verdict and (worst is None or verdict == "PASS") else worst.text if worst else row[7]
         )
         order = tuple(sorted(mine, key=lambda one: (-(one.deficit or 1.0), one.what)))
-        hosts.append(
-            Host(name, verdict, reason, row[2], len(visits[name]), name in wanted or not wanted, row[8], order)
-        )
+        seen = [(one[1], _seen(one[6], marks.get((name, one[1])))) for one in visits[name][:-1]]
+        history = states.changes([*seen, (row[1], _seen(verdict, None))])
+        verdict, reason = _since(verdict, reason, history)
+        known = name in wanted or not wanted
+        hosts.append(Host(name, verdict, reason, row[2], len(visits[name]), known, row[8], history, order))
     chance = (once - again) / once if once else None
     figures = con.execute("select count(*) from (select distinct host, metric, instance from figure)").fetchone()
     rate = once / figures[0] * chance if chance is not None and figures and figures[0] else None
@@ -130,11 +136,39 @@ def judge(
         cohorts=tuple(cohorts),
         hosts=tuple(hosts),
         rejected=tuple(sorted(rejected)),
-        retest=tuple(h.host for h in hosts if h.verdict in ("SUSPECT", "MISSING", "INCONCLUSIVE")),
+        retest=tuple(
+            h.host for h in hosts if h.verdict in ("SUSPECT", "MISSING", "INCONCLUSIVE") or _state(h) == "REPAIRED"
+        ),
         quarantine=tuple(h.host for h in hosts if h.verdict == "FAIL"),
+        cleared=tuple(h.host for h in hosts if _state(h) == "PASS" and any(c.state == "FAIL" for c in h.history)),
         dip_chance=rate,
         expected_false=None if rate is None or not figures else outliers.expected_false(figures[0], 1, rate, VISITS),
     )
+
+
+def _seen(verdict: Verdict, mark: states.Seen | None) -> states.Seen:
+    """What a visit showed: its own verdict, or what its class says of its figures."""
+    if verdict == "FAIL" or mark == "fail":
+        return "fail"
+    if verdict == "SUSPECT" or mark == "suspect":
+        return "suspect"
+    return "pass" if verdict in ("PASS", "WARN") else "nothing"
+
+
+def _state(host: Host) -> states.State:
+    return host.history[-1].state if host.history else ""
+
+
+def _since(verdict: Verdict, reason: str, history: tuple[states.Change, ...]) -> tuple[Verdict, str]:
+    """The verdict with what the visits before it say: a failure stays until there is a pass, and one is not enough."""
+    if not history or verdict == "FAIL":
+        return verdict, reason
+    at, state = history[-1]
+    if state == "FAIL":
+        return "FAIL", f"failed on {at[:10]} and has not passed since; now {verdict}: {reason}"
+    if state == "REPAIRED":
+        return "WARN", f"REPAIRED: passed on {at[:10]} after it had failed, one more pass clears it"
+    return verdict, reason
 
 
 def _facts(latest: Mapping[str, tuple[Any, ...]], findings: dict[str, list[Finding]]) -> None:
@@ -176,7 +210,10 @@ def _memory(memory: Mapping[str, list[float] | None], findings: dict[str, list[F
 
 
 def _figures(
-    con: duckdb.DuckDBPyConnection, latest: Mapping[str, tuple[Any, ...]], findings: dict[str, list[Finding]]
+    con: duckdb.DuckDBPyConnection,
+    latest: Mapping[str, tuple[Any, ...]],
+    findings: dict[str, list[Finding]],
+    marks: dict[tuple[str, str], states.Seen],
 ) -> tuple[list[Cohort], int, int]:
     """Outliers and drift, class by class and metric by metric; (classes, flagged once with a repeat, flagged again)."""
     cohorts, once, again = [], 0, 0
@@ -203,7 +240,7 @@ def _figures(
     at = 0
     for place, (_cohort_key, n, found) in enumerate(flagged):
         suspect = []
-        for (name, instance), (centre, hosts_of, r, z, deficit, p) in found.items():
+        for (name, instance), (centre, hosts_of, created, r, z, deficit, p) in found.items():
             hits = np.zeros(r.size, dtype=bool)
             mine = np.ones(r.size)
             if n >= outliers.OUTLIERS_FROM:
@@ -219,9 +256,22 @@ def _figures(
                 n >= outliers.FAIL_FROM, crowd,
             )  # fmt: skip
             once, again = once + a, again + b
+            if n >= outliers.FAIL_FROM:
+                for hit in np.flatnonzero(hits).tolist():
+                    _mark(marks, str(hosts_of[hit]), str(created[hit]), hits, hosts_of, hit, crowd)
         if suspect:
             cohorts[place] = msgspec.structs.replace(cohorts[place], suspect=tuple(suspect))
     return cohorts, once, again
+
+
+def _mark(
+    marks: dict[tuple[str, str], states.Seen], host: str, created: str, hits: Any, hosts: Any, row: int, crowd: bool
+) -> None:
+    """What a flagged visit counts as: the third in a row on one metric fails."""
+    row_of = range(row - VISITS + 1, row + 1)
+    third = not crowd and row_of.start >= 0 and all(hits[at] and hosts[at] == host for at in row_of)
+    if third or marks.get((host, created)) != "fail":
+        marks[host, created] = "fail" if third else "suspect"
 
 
 def _sign(name: str) -> int:
@@ -229,14 +279,15 @@ def _sign(name: str) -> int:
 
 
 def _cohort(con: duckdb.DuckDBPyConnection, cohort: str) -> dict[tuple[str, str], Any]:
-    """{(metric, instance): (centre of first visits, hosts, logs, z, deficits, p)}, rows by host and time."""
+    """{(metric, instance): (centre of first visits, hosts, times, logs, z, deficits, p)}, rows by host and time."""
     keys = con.execute(
         "select distinct metric, instance from figure where cohort = ? order by metric, instance", [cohort]
     ).fetchall()
     found = {}
     for name, instance in keys:
         columns = con.execute(
-            "select host, best from figure where cohort = ? and metric = ? and instance = ? order by host, created",
+            "select host, created, best from figure where cohort = ? and metric = ? and instance = ? "
+            "order by host, created",
             [cohort, name, instance],
         ).fetchnumpy()
         hosts = np.asarray(columns["host"])
@@ -245,7 +296,8 @@ def _cohort(con: duckdb.DuckDBPyConnection, cohort: str) -> dict[tuple[str, str]
         of = outliers.centre(r[first])
         if of is not None:
             z, deficit = outliers.z_and_deficit(r, of)
-            found[name, instance] = (of, hosts, r, z, deficit, outliers.p_values(z))
+            times = np.asarray(columns["created"])
+            found[name, instance] = (of, hosts, times, r, z, deficit, outliers.p_values(z))
     return found
 
 

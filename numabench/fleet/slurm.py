@@ -281,6 +281,11 @@ def drains(hosts: Sequence[tuple[str, str]]) -> list[list[str]]:
     ]
 
 
+def resumes(hosts: Sequence[str]) -> list[list[str]]:
+    """Commands that give hosts back to their users."""
+    return [["scontrol", "update", f"NodeName={host}", "State=RESUME"] for host in hosts]
+
+
 def reason_of(host: str) -> str:
     """The reason that stands on a node now, without who set it; empty when none does."""
     line = call("scontrol", "-o", "show", "node", host)

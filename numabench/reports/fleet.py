@@ -45,18 +45,27 @@ def files(report: Report, con: duckdb.DuckDBPyConnection, folder: Path) -> list[
 def _csv(hosts: Iterable[Host]) -> str:
     text = io.StringIO()
     out = csv.writer(text)
-    out.writerow(("host", "verdict", "reason", "class", "visits", "worst metric", "deficit", "z", "q", "cause"))
+    out.writerow(
+        ("host", "verdict", "reason", "class", "visits", "state", "since", "worst metric", "deficit", "z", "q", "cause")
+    )
     for host in hosts:
         first = next((f for f in host.findings if f.deficit is not None), None)
         figures = (first.what, f"{first.deficit:.4f}", first.z, first.q) if first else ("", "", "", "")
         cause = host.causes[0].name if host.causes else ""
-        out.writerow((host.host, host.verdict, host.reason, host.cohort, host.visits, *figures, cause))
+        since = host.history[-1] if host.history else ("", "")
+        out.writerow(
+            (host.host, host.verdict, host.reason, host.cohort, host.visits, since[1], since[0], *figures, cause)
+        )
     return text.getvalue()
 
 
 def worst(report: Report) -> list[Host]:
     """What did not pass, worst first."""
-    bad = [host for host in report.hosts if host.verdict not in ("PASS", "WARN")]
+    bad = [
+        host
+        for host in report.hosts
+        if host.verdict not in ("PASS", "WARN") or (host.history and host.history[-1].state == "REPAIRED")
+    ]
     return sorted(bad, key=lambda h: (WORST_FIRST.index(h.verdict), -_deficit(h), h.host))
 
 
@@ -109,12 +118,12 @@ def _bars(counts: list[int]) -> str:
     step = WIDTH / BINS
     parts = [
         f'<rect x="{at * step:.1f}" y="{HEIGHT * (1 - n**0.5 / most):.1f}" width="{step - 0.5:.1f}" '
-        f'height="{HEIGHT * n**0.5 / most:.1f}" fill="{"#4a7fb5" if at >= BINS * 0.42 else "#c0392b"}"/>'
+        f'height="{HEIGHT * n**0.5 / most:.1f}" class="{"good" if at >= BINS * 0.42 else "low"}"/>'
         for at, n in enumerate(counts)
         if n
     ]
     line = f'<line x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="0" y2="{HEIGHT}" stroke="#888" stroke-width="1"/>'
-    return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img">{line}{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img">{line}{"".join(parts)}</svg>'
 
 
 def page(report: Report, counts: dict[tuple[str, str], list[int]]) -> str:
@@ -130,5 +139,9 @@ def page(report: Report, counts: dict[tuple[str, str], list[int]]) -> str:
     # Numbers only, no text of anybody's.
     bars: dict[tuple[str, str], Any] = {key: markupsafe.Markup(_bars(row)) for key, row in counts.items()}  # noqa: S704
     return environment.from_string(text).render(
-        report=report, worst=bad[:SHOWN], more=max(0, len(bad) - SHOWN), bars=bars
+        report=report,
+        worst=bad[:SHOWN],
+        more=max(0, len(bad) - SHOWN),
+        bars=bars,
+        units={name: row.unit for name, row in BY_NAME.items()},
     )

@@ -147,7 +147,14 @@ def test_actions_print_and_keep_the_reasons_of_others(world: World, tmp_path: Pa
     reasons = world.slurm.call("sinfo", "-R", "-h", "-N", "-o", "%N %E")
     assert "n2 numabench: BELOW_SPEC" in reasons
     assert "n6 fan broken" in reasons
-    world.slurm.call("scontrol", "update", "NodeName=n2", "State=RESUME")
+    for host in foreign["hosts"]:
+        host["verdict"] = "PASS"
+    report.write_text(json.dumps(foreign | {"cleared": ["n2", "n6", "n1"]}))
+    applied = call("fleet", "actions", str(report), "--apply")
+    assert (applied.returncode, applied.stdout) == (0, "resumed n2\n"), applied.stderr
+    reasons = world.slurm.call("sinfo", "-R", "-h", "-N", "-o", "%N %E")
+    assert "n2" not in reasons
+    assert "n6 fan broken" in reasons
 
 
 def test_resume_after_repair_runs_only_what_is_missing(world: World) -> None:
