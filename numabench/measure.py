@@ -67,7 +67,11 @@ def measure(
     suspects = [] if options.passes or run.over() else run.odd()
     for _ in range(AGAIN if suspects else 0):
         run.round(1 + max(number for seen in run.numbers.values() for number in seen), suspects)
-    return [summary(case, run.samples[key(case)], run.failed.get(key(case), ""), options) for case in cases]
+    run.correlate()
+    return [
+        summary(case, run.samples[key(case)], run.failed.get(key(case), ""), options, run.correlation[case.experiment])
+        for case in cases
+    ]
 
 
 def key(case: Case) -> Key:
@@ -91,6 +95,7 @@ class _Run:
         self.samples: dict[Key, list[Sample]] = {key(c): list(earlier.get(key(c), ())) for c in cases}
         self.numbers: dict[Key, set[int]] = {k: {s.number for s in found} for k, found in self.samples.items()}
         self.failed: dict[Key, str] = {}
+        self.correlation: dict[str, float] = dict.fromkeys((case.experiment for case in cases), 0.0)
         self.groups = groups([case for case in cases if not case.unavailable])
         self.cost = [0.0] * len(self.groups)  # seconds of the last visit
         self.started, self.visited = time.monotonic(), 0
@@ -122,10 +127,25 @@ class _Run:
             return True
         if len(values) not in stats.CHECKPOINTS or stands_out(values):
             return False
-        return stats.half_width(stats.median_interval(values), median(values)) <= tight(case, self.options)
+        return self.half_width(case) <= tight(case, self.options)
+
+    def half_width(self, case: Case) -> float:
+        """Of the interval as it stands, as a share."""
+        found = self.samples[key(case)]
+        values = [s.value for s in counted(found)]
+        return stats.half_width(interval(found, self.correlation[case.experiment]), median(values))
+
+    def correlate(self) -> None:
+        """See how much the passes of each experiment resemble those before them."""
+        columns: dict[str, list[list[float]]] = {name: [] for name in self.correlation}
+        for (experiment, _), found in self.samples.items():
+            if len(found) >= stats.LEAST_PASSES:
+                columns[experiment].append([s.value for s in counted(found)])
+        self.correlation = {name: stats.correlation(found) for name, found in columns.items()}
 
     def round(self, number: int, wanted: Sequence[Case]) -> bool:
         """Visit each of the cases once, in an order of this pass; False when there was none to visit or no time."""
+        self.correlate()
         keys = {key(c) for c in wanted if number not in self.numbers[key(c)]}
         chosen = [i for i, group in enumerate(self.groups) if any(key(c) in keys for c in group)]
         chosen = self.afford(chosen, number)
@@ -158,10 +178,9 @@ class _Run:
 
     def excess(self, case: Case) -> float:
         """How many times wider than asked for the interval is."""
-        values = [s.value for s in self.samples[key(case)]]
-        if not values or key(case) in self.failed:
+        if not self.samples[key(case)] or key(case) in self.failed:
             return 0.0
-        return min(stats.half_width(stats.median_interval(values), median(values)) / tight(case, self.options), 100.0)
+        return min(self.half_width(case) / tight(case, self.options), 100.0)
 
     def visit(self, place: int, left: Sequence[Case], number: int, seed: int, chosen: Sequence[int]) -> None:
         """One pass over cases of a group."""
@@ -249,33 +268,53 @@ def _take(
     return [pair for case in group for pair in _take([case], backend, number, position, seed, failed)]
 
 
-def summary(case: Case, samples: Sequence[Sample], failure: str, options: Options) -> Series:
-    """A series from its samples: the median over passes, its interval, its variation, its flags.
+def counted(samples: Sequence[Sample]) -> list[Sample]:
+    """Passes in the order of time without those with a fatal flag, as long as at least half of them are sound."""
+    ordered = sorted(samples, key=lambda sample: sample.position)
+    sound = [sample for sample in ordered if not FATAL.keys() & set(sample.flags)]
+    return sound if 2 * len(sound) >= len(ordered) else ordered
 
-    Passes with a fatal flag are kept but do not count, as long as at least half of them are sound.
+
+def interval(samples: Sequence[Sample], correlation: float) -> tuple[float, float] | None:
+    """95 % interval of the median over passes, wider where passes resemble those before them.
+
+    ``correlation`` is that of all cases of the experiment; this case's own counts if it is larger. Where most passes
+    were disturbed by others, it is all that was seen: figures of a machine that others change are no sample of it.
     """
+    values = [sample.value for sample in counted(samples)]
+    if len(values) < stats.LEAST_PASSES:
+        return None
+    found = stats.median_interval(values, max(correlation, stats.correlation([values])))
+    if found and 2 * sum("contended" in sample.flags for sample in samples) > len(samples):
+        everything = [sample.value for sample in samples]
+        found = min(*everything, found[0]), max(*everything, found[1])
+    return found
+
+
+def summary(case: Case, samples: Sequence[Sample], failure: str, options: Options, correlation: float = 0.0) -> Series:
+    """A series from its samples: the median over passes, its interval, its variation, its flags."""
     if case.unavailable or not samples:
         return Series(case=case, unavailable=case.unavailable or failure or "not measured before the run ended")
-    sound = [sample for sample in samples if not FATAL.keys() & set(sample.flags)]
-    counted = sound if 2 * len(sound) >= len(samples) else list(samples)
-    values = [sample.value for sample in counted]
-    estimate, ci = median(values), stats.median_interval(values)
-    between, within = stats.between_within([sample.windows for sample in counted])
+    passes = counted(samples)
+    values = [sample.value for sample in passes]
+    estimate, ci = median(values), interval(samples, correlation)
+    between, within = stats.between_within([sample.windows for sample in passes])
     # A warning of a single pass is noise of that pass; one that keeps coming describes the case.
-    flags = [name for name in _names(counted) if 2 * sum(name in s.flags for s in counted) > len(counted)]
+    flags = [name for name in _names(passes) if 2 * sum(name in s.flags for s in passes) > len(passes)]
     if stats.half_width(ci, estimate) > tight(case, options):
         flags.append("ci_wide")
     if stats.allocation_dependent(between, within):
         flags.append("allocation_dependent")
-    if stats.drift_p([s.value for s in sorted(counted, key=lambda s: s.position)]) < 0.01:
+    if stats.drift_p([s.value for s in passes]) < 0.01:
         flags.append("drift")
-    placed = all(sample.evidence.proof in ("move_pages", "numa_maps", "get_mempolicy") for sample in counted)
+    placed = all(sample.evidence.proof in ("move_pages", "numa_maps", "get_mempolicy") for sample in passes)
     trust: Trust = "untrusted" if FATAL.keys() & set(flags) else "proven" if placed and not flags else "inferred"
     return Series(
         case=case,
         samples=tuple(samples),
         estimate=estimate,
         ci=ci,
+        correlation=max(correlation, stats.correlation([values])),
         spread_between=between,
         spread_within=within,
         outliers=sum(abs(z) > 3.5 for z in stats.modified_z(values)),

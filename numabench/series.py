@@ -173,12 +173,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """All samples of one case and what follows from them. ``ci`` is the 95 % interval of the median over passes."""
+    """All samples of one case and what follows from them. ``ci`` is the 95 % interval of the median over passes.
+
+    ``correlation`` is that of passes next to each other in time, which the interval allows for.
+    """
 
     case: Case
     samples: tuple[Sample, ...] = ()
     estimate: float | None = None
     ci: tuple[float, float] | None = None
+    correlation: float = 0.0
     spread_between: float = 0.0  # coefficient of variation over passes
     spread_within: float = 0.0  # and of the windows of one pass, median over passes
     outliers: int = 0  # passes with a modified z beyond 3.5; they count like all others

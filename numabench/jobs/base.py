@@ -14,7 +14,7 @@ from numabench.memory import Buffer, allocate
 from numabench.series import Case, Options
 
 # Windows of one pass (method: a minimum depends on how many values it is taken from, so the count is fixed).
-CHASE_WINDOWS, RATE_WINDOWS = 32, 5
+CHASE_WINDOWS, RATE_WINDOWS = 32, 3
 CHASE_WINDOW_NS = {"quick": 2e6, "standard": 2e6, "full": 5e6}
 RATE_WINDOW_NS = {"quick": 30e6, "standard": 50e6, "full": 100e6}
 WARM_LIMIT_NS = {"quick": 0.3e9, "standard": 1e9, "full": 3e9}
