@@ -26,6 +26,8 @@ from numabench.series import Options
 from numabench.units import format_value
 
 LEAST, DEFAULT = 6, 7
+WIDE = 100  # letters that all columns need
+WORDS = ("what", "by", "rival", "unit")
 FAMILIES: dict[str, Family] = {"chase": chase, "stream": stream, "team": team, "gemm": gemm}
 
 
@@ -80,25 +82,14 @@ def main(only: tuple[str, ...], match: re.Pattern[str], programs: dict[str, str]
     )
     before = last(keep, report.machine)
     regressions = worse(before, report) if before else []
-    table = Table(
-        "what", "ours", "rival", "unit", "ours", "theirs", "better by a factor of", "spread, %", "before",
-        box=None, pad_edge=False,
-    )  # fmt: skip
-    then = {(one.name, one.rival): one for one in before.duels} if before else {}
-    for one in found:
-        span = f" [{one.ci[0]:.3f}, {one.ci[1]:.3f}]" if one.ci else ""
-        old = then.get((one.name, one.rival))
-        table.add_row(
-            one.name,
-            one.who,
-            one.rival,
-            one.unit,
-            format_value(one.ours),
-            format_value(one.theirs),
-            f"{one.share:.3f}x{span}",
-            f"{100 * one.spread[0]:.1f} {100 * one.spread[1]:.1f}",
-            f"{old.share:.3f}x" if old else "",
-        )
+    columns = _columns(found, before)
+    if console.width < WIDE:
+        columns.pop("spread, %", None)  # it is in the file
+    table = Table(box=None, pad_edge=False)
+    for head in columns:
+        table.add_column(head, justify="left" if head in WORDS else "right")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     console.print(machine.describe(), highlight=False)
     console.print(table)
     for rival, remedy in missing.values():
@@ -107,6 +98,26 @@ def main(only: tuple[str, ...], match: re.Pattern[str], programs: dict[str, str]
     for name in regressions:
         console.print(f"worse than on {before.taken if before else ''}: {name}", highlight=False)
     raise SystemExit(1 if regressions else 0)
+
+
+def _columns(found: list[Duel], before: Report | None) -> dict[str, list[str]]:
+    """The table by columns; one that says the same in every row, or nothing, is left out."""
+    then = {(one.name, one.rival): one for one in before.duels} if before else {}
+    spans = [f" [{one.ci[0]:.3f}, {one.ci[1]:.3f}]" if one.ci else "" for one in found]
+    olds = [then.get((one.name, one.rival)) for one in found]
+    columns = {
+        "what": [one.name for one in found],
+        "by": [one.who for one in found],
+        "rival": [one.rival for one in found],
+        "ours": [format_value(one.ours) for one in found],
+        "theirs": [format_value(one.theirs) for one in found],
+        "unit": [one.unit for one in found],
+        "better by": [f"{one.share:.3f}x{span}" for one, span in zip(found, spans, strict=True)],
+        "spread, %": [f"{100 * one.spread[0]:.1f} {100 * one.spread[1]:.1f}" for one in found],
+        "before": [f"{old.share:.3f}x" if old else "" for old in olds],
+    }
+    dull = [head for head in ("by", "before") if len(set(columns[head])) <= 1]
+    return {head: cells for head, cells in columns.items() if head not in dull}
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Telling:
 
         from numabench.reports import terminal
 
-        tables = [terminal.render(table, {}) for table in self.matrices()[:MATRICES]]
+        tables = [terminal.render(table, {}, console.width - terminal.BESIDE) for table in self.matrices()[:MATRICES]]
         whole = round(BAR * now.done / max(now.total, 1))
         line = Text.assemble(
             ("━" * whole, "green"),
@@ -83,7 +83,7 @@ class Telling:
             overflow="ellipsis",
         )
         line.truncate(console.width)
-        return Group(Columns([Padding(table, (0, 4, 1, 0)) for table in tables]), line)
+        return Group(Columns([Padding(table, (0, terminal.BESIDE, 1, 0)) for table in tables]), line)
 
     def matrices(self) -> list[Table]:
         """What has been measured of every pair of nodes so far, medians with their intervals; most pairs first."""

@@ -21,6 +21,7 @@ Spec = dict[str, Any]
 # Distinguishable with colour-blind eyes, on white and on black (after Okabe and Ito, 2008).
 COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#8866cc", "#998800", "#33aadd", "#bb5544")
 WIDTH, HEIGHT, SMALL = 520, 260, 230
+WIDE_LABELS = {"labelLimit": 190, "minExtent": 235}  # the reader's font may be wider than the one that was measured
 MOST_CURVES = MOST_TICKS = 8
 IN_BINARY = " : ".join(
     [
@@ -288,10 +289,10 @@ def waterfall(table: Table) -> Spec | None:
     ]
     if len(rows) < 2:
         return None
-    y = {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 220}}
+    y = {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": WIDE_LABELS}
     x = {"type": "quantitative", "title": "throughput over the start"}
     return {
-        "width": WIDTH - 160,
+        "width": WIDTH - 170,
         "height": 26 * len(rows),
         "data": {"values": rows},
         "encoding": {"y": y},
@@ -364,6 +365,7 @@ def pareto(record: Record) -> Spec | None:
                 },
             },
             {
+                "transform": [{"filter": "datum.kind == 'on the front'"}],  # the others' names would cover each other
                 "mark": {"type": "text", "dy": -10, "fontSize": 10, "aria": False},
                 "encoding": {"text": {"field": "name"}},
             },

@@ -23,6 +23,7 @@ from numabench.series import FATAL, FLAGS, Series, Table
 FIGURE_KINDS = ("svg", "png")
 PNG_SCALE = 2.0
 NEEDS = "needs two more packages: pip install 'numabench[report]'"
+HALF_WIDTH, LEAST_COLUMN = 56, 10  # letters that half of the page's width takes, and a column with its ratio
 STYLE: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -53,7 +54,10 @@ class Section(NamedTuple):
     @property
     def wide(self) -> bool:
         """Whether it needs the page's whole width."""
-        return len(self.cards) > 1 or len(self.cards[0].table.columns) > 6
+        table = self.cards[0].table
+        letters = sum(max(len(column), LEAST_COLUMN) for column in table.columns)
+        names = max((len(name) for name, _ in table.rows), default=0)
+        return len(self.cards) > 1 or (not self.cards[0].chart and letters + names > HALF_WIDTH)
 
 
 class View(NamedTuple):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.columns import Columns
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from numabench.record import Record
 
 
+GAP, BESIDE = 2, 4  # letters between two columns, between two tables
+
+
 def _figure(cell: Cell, marks: dict[str, str], heat: float | None) -> Text:
     if cell.value is None:
         return Text(cell.text or "-", style="dim")
@@ -38,27 +42,47 @@ def _figure(cell: Cell, marks: dict[str, str], heat: float | None) -> Text:
     return text
 
 
-def render(table: Table, marks: dict[str, str]) -> Group:
-    """A table with the intervals' widths below it; ``marks`` are letters of flags."""
+def _folded(widths: Sequence[int], first: int, width: int) -> list[range]:
+    """Columns that fit beside the first, part by part; at least one to a part."""
+    parts, begin, used = [], 0, first
+    for at, one in enumerate(widths):
+        if at > begin and used + GAP + one > width:
+            parts.append(range(begin, at))
+            begin, used = at, first
+        used += GAP + one
+    return [*parts, range(begin, len(widths))]
+
+
+def render(table: Table, marks: dict[str, str], width: int = 80) -> Group:
+    """A table with the intervals' widths below it; ``marks`` are letters of flags.
+
+    Columns that ``width`` letters do not hold go below the others, with the names of the rows once more.
+    """
     heat = words.shades(table)
-    rich = RichTable(
-        title=table.title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        min_width=min(len(table.title), 60),
-    )
-    rich.add_column(table.corner)
-    for column in table.columns:
-        rich.add_column(column, justify="right", no_wrap=True)
-    for name, row in table.rows:
-        rich.add_row(name, *(_figure(cell, marks, heat.get(id(cell))) for cell in row))
+    rows = [(name, [_figure(cell, marks, heat.get(id(cell))) for cell in row]) for name, row in table.rows]
+    widths = [max(len(column), *(len(row[at]) for _, row in rows), 0) for at, column in enumerate(table.columns)]
+    first = min(max([len(table.corner), *(len(name) for name, _ in rows)]), width // 2)
+    folded: list[RichTable | Text] = []
+    for part in _folded(widths, first, width):
+        rich = RichTable(
+            title=None if folded else table.title,
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+            min_width=0 if folded else min(len(table.title), 60),
+        )
+        rich.add_column(table.corner, min_width=first)
+        for at in part:
+            rich.add_column(table.columns[at], justify="right", no_wrap=widths[at] + GAP + first <= width)
+        for name, row in rows:
+            rich.add_row(name, *row[part.start : part.stop])
+        folded += [Text(), rich] if folded else [rich]
     shares = [half_width(c.ci, c.value) for _, row in table.rows for c in row if c.value and c.ci]
     below = [Text(f"interval at most {max(shares) * 100:.1f} %", style="dim")] if shares else []
     if any(cell.value is not None and cell.ci is None for _, row in table.rows for cell in row):
         below.append(Text("too few passes for an interval (6 are needed)", style="dim"))
-    return Group(rich, *below)
+    return Group(*folded, *below)
 
 
 def show(record: Record, console: Console, saved: str = "") -> None:
@@ -68,12 +92,12 @@ def show(record: Record, console: Console, saved: str = "") -> None:
     first, second = words.headline(record)
     console.print(Text(first, style="bold"), Text(second, style="dim"), sep="     ")
     console.print()
-    small = [render(table, marks) for table in tables if table.matrix]
+    small = [render(table, marks, console.width - BESIDE) for table in tables if table.matrix]
     if small:
-        console.print(Columns([Padding(table, (0, 4, 1, 0)) for table in small]))
+        console.print(Columns([Padding(table, (0, BESIDE, 1, 0)) for table in small]))
     for table in tables:
         if not table.matrix:
-            console.print(render(table, marks))
+            console.print(render(table, marks, console.width))
             console.print()
     for name, letter in marks.items():
         console.print(Text(f"  {letter}  {FLAGS[name]}", style="yellow"))

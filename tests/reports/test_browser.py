@@ -38,6 +38,25 @@ PROBE = """<script>addEventListener("load", () => {
 });</script></body>"""
 
 
+# A finger: on a cell, beside a point of a curve, on nothing.
+TAPPED = r"""<script>addEventListener("load", () => {
+  const tip = document.getElementById("tip"), said = [];
+  const tap = (on, x, y) => {
+    on.dispatchEvent(new MouseEvent("click", { bubbles: true, clientX: x, clientY: y }));
+    said.push(tip.classList.contains("on") ? tip.textContent : "");
+  };
+  const cell = document.querySelector("td[tabindex]"), mark = document.querySelector("svg .mark-symbol [tabindex]");
+  tap(cell, 9, 9);
+  const box = mark.getBoundingClientRect();
+  tap(mark.closest("svg"), box.left + box.width / 2 + 9, box.top + box.height / 2 - 9);
+  tap(document.body, 1, 1);
+  const beside = document.createElement("p");
+  beside.id = "tapped";
+  beside.textContent = JSON.stringify([said[0] === cell.dataset.tip, / \[.*\]/.test(said[1]), said[2]]);
+  document.body.append(beside);
+});</script></body>"""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record of seventeen nodes as a page."""
@@ -67,6 +86,14 @@ def test_script_runs_keyboard_shows_tips_and_nothing_is_fetched_or_too_wide(page
     found = re.search(r'<p id="probe">([^<]*)</p>', text)
     assert found, "the script did not run to its end"
     assert found[1] == "true true 0 true"
+
+
+def test_a_tap_shows_the_figures_as_the_mouse_does(page: Path) -> None:
+    tapped = page.with_name("tapped.html")
+    tapped.write_text(page.read_text().replace("</body>", TAPPED))
+    found = re.search(r'<p id="tapped">([^<]*)</p>', browse(tapped, "--window-size=400,900", "--dump-dom"))
+    assert found, "the script did not run to its end"
+    assert found[1] == '[true,true,""]'
 
 
 def load_ms(page: Path) -> float:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from numabench import session
 from numabench.record import Record
 from numabench.reports import terminal, words
 from numabench.series import FLAGS, Options
-from tests.fakes import Fake, two_nodes
+from tests.fakes import Fake, many, two_nodes
 
 
 def text_of(record: Record, width: int = 120, colour: bool = False) -> str:
@@ -39,6 +40,24 @@ def test_matrices_stand_with_their_ratio_and_meaning(record: Record) -> None:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_no_line_is_wider_than_the_terminal(record: Record, width: int) -> None:
     assert max(map(len, text_of(record, width).splitlines())) <= width
+
+
+@pytest.mark.parametrize("nodes", [8, 16])
+@pytest.mark.parametrize("width", [60, 80])
+def test_columns_that_do_not_fit_go_below_and_none_is_lost(nodes: int, width: int) -> None:
+    machine = many(nodes=nodes)
+    options = Options(profile="standard", passes=6, nodes=tuple(range(nodes)))
+    found = session.run(["latency", "c2c"], options, machine=machine, backend=Fake(0.0))
+    text = text_of(found, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\u2026" not in text
+    matrix, *_ = session.tables(found)
+    heads = re.findall(r"node \d+", text.partition("interval at most")[0])
+    assert heads == list(matrix.columns)
+    assert len(heads) == nodes
+    figures = [cell for _, row in matrix.rows for cell in row if cell.value is not None]
+    assert len(figures) > nodes
+    assert text.partition("interval at most")[0].count("1.90x") == len([c for c in figures if c.ratio])
 
 
 def test_every_flag_gets_a_letter_and_an_explanation() -> None:

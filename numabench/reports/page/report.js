@@ -16,6 +16,23 @@
     const node = said(event.target);
     node ? show(node, event.clientX, event.clientY) : hide();
   });
+  // A finger has no place to rest: a tap shows what it meets, or the point of a curve that is nearest to it.
+  const REACH = 24;
+  const nearest = (svg, x, y) => {
+    let best = null, least = REACH;
+    svg.querySelectorAll("[tabindex]").forEach((mark) => {
+      const box = mark.getBoundingClientRect();
+      const away = Math.hypot(box.left + box.width / 2 - x, box.top + box.height / 2 - y);
+      if (away < least) { best = mark; least = away; }
+    });
+    return best;
+  };
+  document.addEventListener("click", (event) => {
+    const svg = event.target.closest?.("svg");
+    const node = said(event.target) || (svg && nearest(svg, event.clientX, event.clientY));
+    node ? show(node, event.clientX, event.clientY) : hide();
+  });
+  addEventListener("scroll", hide, { capture: true, passive: true });
   document.addEventListener("focusin", (event) => {
     const node = said(event.target);
     if (!node) return hide();
