@@ -146,9 +146,14 @@ int nmb_try(int call, int node);
 /* Moves all pages that another process has on node `from` to node `to` (migrate_pages): the number of pages that could
  * not be moved, or -errno. Its policies stay as they are. */
 int nmb_move_process(int pid, int from, int to);
-/* A counter of a thread's user space, its future children included, counting at once: a descriptor to read value, time
- * enabled and time running (three uint64_t, ns) from, or -errno. `type` and `config` as perf_event_open(2) has them. */
-int nmb_counter_open(int tid, uint32_t type, uint64_t config);
+enum nmb_count {
+    NMB_COUNT_KERNEL = 1,    /* what happens in the kernel too */
+    NMB_COUNT_FROM_EXEC = 2, /* nothing of the thread itself, but its future children from their exec on */
+};
+/* A counter of a thread and of its future children, counting at once unless `scope` says otherwise: a descriptor to
+ * read value, time enabled and time running (three uint64_t, times in ns) from, or -errno. `type` and `config` as
+ * perf_event_open(2) has them. */
+int nmb_counter_open(int tid, uint32_t type, uint64_t config, int scope);
 
 /* ---- kernels: registry.c, isa/ and kernels/ -------------------------------------------------------------------------
  */

@@ -20,12 +20,10 @@ static int result(long rc) { return rc < 0 ? -errno : 0; }
 
 static int try_perf(uint32_t type, uint64_t config)
 {
-    struct perf_event_attr attr = {
-        .type = type, .size = sizeof attr, .config = config, .exclude_kernel = 1, .exclude_hv = 1};
-    long fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+    int fd = nmb_counter_open((int)syscall(SYS_gettid), type, config, 0);
     if (fd < 0)
-        return -errno;
-    close((int)fd);
+        return fd;
+    close(fd);
     return 0;
 }
 

@@ -24,13 +24,15 @@ int nmb_move_process(int pid, int from, int to)
     return left > INT_MAX ? INT_MAX : (int)left;
 }
 
-int nmb_counter_open(int tid, uint32_t type, uint64_t config)
+int nmb_counter_open(int tid, uint32_t type, uint64_t config, int scope)
 {
     struct perf_event_attr attr = {
         .type = type,
         .size = sizeof attr,
         .config = config,
-        .exclude_kernel = 1,
+        .disabled = !!(scope & NMB_COUNT_FROM_EXEC),
+        .enable_on_exec = !!(scope & NMB_COUNT_FROM_EXEC),
+        .exclude_kernel = !(scope & NMB_COUNT_KERNEL),
         .exclude_hv = 1,
         .inherit = 1,
         .read_format = PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING,

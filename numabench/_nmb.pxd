@@ -60,7 +60,10 @@ cdef extern from "nmb.h" nogil:
     int nmb_try(int call, int node)
 
     int nmb_move_process(int pid, int source, int target)
-    int nmb_counter_open(int tid, uint32_t type, uint64_t config)
+    enum:
+        NMB_COUNT_KERNEL
+        NMB_COUNT_FROM_EXEC
+    int nmb_counter_open(int tid, uint32_t type, uint64_t config, int scope)
 
     ctypedef struct nmb_args:
         void *a

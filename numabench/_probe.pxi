@@ -25,9 +25,14 @@ def move_process(int pid, int source, int target):
     return rc
 
 
-def open_counter(int tid, uint32_t type, uint64_t config):
-    """Descriptor of a hardware or software counter of a thread (perf_event_open). Raises Unsupported."""
-    cdef int fd = nmb_counter_open(tid, type, config)
+def open_counter(int tid, uint32_t type, uint64_t config, bint kernel=False, bint from_exec=False):
+    """Descriptor of a hardware or software counter of a thread and its future children (perf_event_open).
+
+    ``kernel``: of what happens in the kernel too; ``from_exec``: of the children alone, each from its exec on.
+    Raises Unsupported.
+    """
+    cdef int scope = (NMB_COUNT_KERNEL if kernel else 0) | (NMB_COUNT_FROM_EXEC if from_exec else 0)
+    cdef int fd = nmb_counter_open(tid, type, config, scope)
     check(fd if fd < 0 else 0, f"perf_event_open({type}, {config:#x})", Unsupported)
     return fd
 

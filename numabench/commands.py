@@ -55,6 +55,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     variables: dict[str, str] = {}
     cpus: tuple[int, ...] = ()  # empty: as numabench itself
+    before: Callable[[], None] | None = None  # called here before it is started; no part of its time
     prepare: Callable[[], None] | None = None  # called in the new process before the command takes it over
     attend: Callable[[int], None] | None = None  # called here with the process's number while the command runs
 
@@ -153,6 +154,8 @@ class Runner:
 
     def run(self, arm: Arm, block: int = 0, during: Callable[[int], None] | None = None) -> Run:
         """One fresh process to its end; ``during`` is given its number first. Raises CommandFailed and UsageError."""
+        if arm.before:
+            arm.before()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             watch = Watch(arm.cpus or self.machine.allowed_cpus)
             hz = self._clock.core_hz()

@@ -4,24 +4,28 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from numabench import _core
+from numabench import _core, filecache
 from numabench.analysis import compare, stats
 from numabench.analysis.diagnosis import Cause, Facts, Finding, busy, findings
 from numabench.commands import Arm, Metric, RanTooLong, Runner
+from numabench.counters import Counters, events
 from numabench.environment import cgroup_without_quota
-from numabench.errors import Unsupported
+from numabench.errors import NumabenchError, Unsupported
 from numabench.machine import Machine
 from numabench.processes import STEP_S, Observer
 from numabench.record import Record
 from numabench.series import Progress
 from numabench.units import format_numbers
 
+Slower = Mapping[tuple[int, int], float]
 Outcome = Literal["proven", "withdrawn", "undecided", "not tried"]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 MOST = 0.9  # share of the CPU time, of the bytes, that stands for all
@@ -38,6 +42,16 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None = None  # of the wall times, changed over as it is
     ci: tuple[float, float] | None = None
     mde: float | None = None
+    predicted: float | None = None  # the gain that was to be expected at most, old time over new
+
+
+class Way(NamedTuple):
+    """A change to try: the command as it is, the command changed, in words, and what it may gain at most."""
+
+    base: Arm
+    changed: Arm
+    what: str
+    predicted: float | None = None
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,13 +71,20 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         return [f for f in self.findings if f.cause not in gone]
 
 
-def latency_matrix(record: Record) -> dict[tuple[int, int], float]:
-    """Idle latency by (initiator, target) of a record, thp pages where it has them."""
+def slower(record: Record) -> dict[tuple[int, int], float]:
+    """Time of an access by (initiator, target) over one to its own node: by latency or by bandwidth, the larger."""
     found: dict[tuple[int, int], float] = {}
-    for series in sorted(record.series, key=lambda s: s.case.pages == "thp"):
-        case = series.case
-        if case.experiment == "latency" and series.usable and case.initiator is not None and case.target is not None:
-            found[case.initiator, case.target] = series.estimate or 0.0
+    for name in ("latency", "bandwidth"):
+        seen: dict[tuple[int, int], float] = {}  # time of an access, in any unit; thp pages where there are some
+        for series in sorted(record.series, key=lambda s: s.case.pages == "thp"):
+            case, value = series.case, series.estimate
+            if case.experiment != name or case.kernel not in ("chase", "read") or not series.usable or not value:
+                continue
+            if case.initiator is not None and case.target is not None:
+                seen[case.initiator, case.target] = value if case.better == "low" else 1 / value
+        for (i, j), took in seen.items():
+            if (i, i) in seen:
+                found[i, j] = max(found.get((i, j), 0.0), took / seen[i, i])
     return found
 
 
@@ -71,7 +92,7 @@ def diagnose_pid(
     pid: int,
     machine: Machine,
     seconds: float,
-    latency_ns: Mapping[tuple[int, int], float],
+    factors: Slower,
     tell: Callable[[Progress], None] | None = None,
 ) -> Diagnosis:
     """Watch a process that is not ours; nothing is changed, so nothing is proven. Raises Unsupported."""
@@ -80,7 +101,7 @@ def diagnose_pid(
     observer = Observer(pid, machine)
     observer.watch(seconds, _telling(tell, seconds, f"process {pid}"))
     facts = _enough(observer.facts(), f"process {pid}")
-    found = findings(facts, latency_ns)
+    found = findings(facts, factors)
     tried = tuple(
         Tried(cause=f.cause, what="", outcome="not tried", reason="the process is not ours; -- CMD tries it")
         for f in found
@@ -92,7 +113,7 @@ def diagnose_command(
     command: tuple[str, ...],
     machine: Machine,
     seconds: float,
-    latency_ns: Mapping[tuple[int, int], float],
+    factors: Slower,
     *,
     attempt: bool = True,
     blocks: int = stats.LEAST_PASSES,
@@ -103,7 +124,7 @@ def diagnose_command(
     runner = Runner(Metric.parse("wall"), machine=machine, timeout_s=timeout_s)
     arm = Arm(name="as it is", command=command)
     facts, ends = _observed(runner, arm, machine, seconds, tell)
-    found = findings(_enough(facts, command[0]), latency_ns)
+    found = findings(_enough(facts, command[0]), factors)
     tried = []
     for finding in found:
         reason = "" if attempt else "--no-try"
@@ -148,9 +169,11 @@ def _observed(
 ) -> tuple[Facts, bool]:
     """Facts of one run, and whether it ended by itself."""
     seen: list[Facts] = []
+    counting = Counters(events())
+    counting.add(threading.get_native_id(), from_exec=True)
 
     def during(pid: int) -> None:
-        observer = Observer(pid, machine)
+        observer = Observer(pid, machine, counting=counting)
         observer.watch(seconds, _telling(tell, seconds, arm.name))
         seen.append(observer.facts())
 
@@ -158,31 +181,25 @@ def _observed(
         runner.run(arm, during=during)
     except RanTooLong:
         return seen[0], False
+    finally:
+        counting.close()
     return seen[0], True
 
 
-def _changes(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tuple[list[tuple[Arm, str]], str]:
+def _changes(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tuple[list[Way], str]:
     """The command with only the suspected factor changed, in the ways to try in turn; none of them: the reason."""
     replace = msgspec.structs.replace
     if finding.cause in ("misplaced", "page cache residue"):
-        ways = []
-        cpus = machine.cpus_of(finding.node, smt=True) if finding.node is not None else ()
-        if cpus:
-            what = f"on the CPUs of node {finding.node} ({format_numbers(cpus)})"
-            ways.append((replace(arm, name="near its pages", cpus=cpus), what))
-        runs = max(facts.run_by_node, key=facts.run_by_node.__getitem__)
-        if finding.node is not None and facts.run_by_node[runs] > MOST * sum(facts.run_by_node.values()):
-            mover = replace(arm, name="pages moved", attend=Mover(machine, finding, runs))
-            ways.append((mover, f"with its pages moved to node {runs} while it runs"))
-        return ways, f"no CPU of node {finding.node} may be used, and it runs on several nodes"
+        return _placed(arm, finding, facts, machine)
     if finding.cause == "bouncing":
-        count = max(1, min(len(busy(facts)), len(facts.allowed)))
-        cpus = facts.allowed[:count]
-        return [(replace(arm, name="pinned", cpus=cpus), f"on CPUs {format_numbers(cpus)} only")], ""
+        cpus = _own_cpus(facts, machine)
+        what = f"on CPUs {format_numbers(cpus)} only"
+        ways = [Way(arm, replace(arm, name="pinned", cpus=cpus), what)]
+        return ways, ""
     if finding.cause == "oversubscribed":
         fewer = dict.fromkeys(_THREADS, str(len(facts.allowed)))
         what = f"with {_THREADS[0]}={len(facts.allowed)} and its like"
-        return [(replace(arm, name="fewer threads", variables=fewer), what)], ""
+        return [Way(arm, replace(arm, name="fewer threads", variables=fewer), what)], ""
     if finding.cause == "throttled":
         group = cgroup_without_quota()
         if group is None:
@@ -192,8 +209,50 @@ def _changes(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tupl
             with open(f"{group}/cgroup.procs", "w") as file:
                 file.write(str(os.getpid()))
 
-        return [(replace(arm, name="without quota", prepare=leave), "in a cgroup without a quota")], ""
+        return [Way(arm, replace(arm, name="without quota", prepare=leave), "in a cgroup without a quota")], ""
     return [], "other work on the machine is not ours to stop"
+
+
+def _own_cpus(facts: Facts, machine: Machine) -> tuple[int, ...]:
+    """As many of the allowed CPUs as there are busy threads: nearest to the pages first, one of each core first."""
+    near = sorted(machine.initiators(), key=lambda node: -facts.anonymous.get(node, 0))
+    order = [c for node in near for c in machine.cpus_of(node)] + [
+        c for n in near for c in machine.cpus_of(n, smt=True)
+    ]
+    cpus = [cpu for cpu in dict.fromkeys(order) if cpu in facts.allowed]
+    return tuple(sorted(cpus[: max(1, len(busy(facts)))])) or facts.allowed
+
+
+def _placed(arm: Arm, finding: Finding, facts: Facts, machine: Machine) -> tuple[list[Way], str]:
+    """Threads and pages brought together: a file by where it is read in, threads by their CPUs, pages by moving."""
+    replace, node, gain = msgspec.structs.replace, finding.node or 0, finding.gain
+    runs = max(facts.run_by_node, key=facts.run_by_node.__getitem__)
+    alone = facts.run_by_node[runs] > MOST * sum(facts.run_by_node.values())
+    at_most, after = (gain.at_most, gain.at_most_after) if gain else (None, None)
+    ways = []
+    if finding.files and alone and machine.cpus_of(node) and machine.cpus_of(runs):
+        base, other = (
+            replace(arm, name=name, before=partial(_read_in, finding.files, machine.cpus_of(at)[0]))
+            for name, at in ((arm.name, node), ("read in again", runs))
+        )
+        what = f"with what it maps dropped from the page cache and read in on node {runs}"
+        ways.append(Way(base, other, what, after))
+    cpus = machine.cpus_of(node, smt=True)
+    if cpus:
+        what = f"on the CPUs of node {node} ({format_numbers(cpus)})"
+        ways.append(Way(arm, replace(arm, name="near its pages", cpus=cpus), what, at_most))
+    if alone and not finding.files:
+        mover = replace(arm, name="pages moved", attend=Mover(machine, finding, runs))
+        ways.append(Way(arm, mover, f"with its pages moved to node {runs} while it runs", after))
+    return ways, f"no CPU of node {node} may be used, and it runs on several nodes"
+
+
+def _read_in(files: tuple[str, ...], cpu: int) -> None:
+    for file in files:
+        try:
+            filecache.place(file, cpu)
+        except NumabenchError as error:
+            raise Unsupported(str(error)) from error
 
 
 class Mover:
@@ -234,9 +293,10 @@ def _try(
     """Change only the suspected factor, see that it did change, and compare in blocks."""
     ways, reason = _changes(arm, finding, facts, machine)
     what = ""
-    for other, what in ways:
+    for way in ways:
+        what = way.what
         try:
-            again, ends = _observed(runner, other, machine, seconds, tell)
+            again, ends = _observed(runner, way.changed, machine, seconds, tell)
         except Unsupported as error:
             reason = str(error)
             continue
@@ -245,23 +305,16 @@ def _try(
         elif any(f.cause == finding.cause for f in findings(again)):
             reason = "the command does not follow this change (it sets its own CPUs, threads or memory)"
         else:
-            return _compared(runner, (arm, other), finding.cause, what, blocks, tell)
+            return _compared(runner, way, finding.cause, blocks, tell)
     return Tried(cause=finding.cause, what=what, outcome="not tried", reason=reason)
 
 
-def _compared(
-    runner: Runner,
-    arms: tuple[Arm, Arm],
-    cause: Cause,
-    what: str,
-    blocks: int,
-    tell: Callable[[Progress], None] | None,
-) -> Tried:
-    """The second arm over the first, in blocks."""
-    arm, other = arms
+def _compared(runner: Runner, way: Way, cause: Cause, blocks: int, tell: Callable[[Progress], None] | None) -> Tried:
+    """The changed command over the command as it is, in blocks."""
+    arm, other = way.base, way.changed
     values: dict[str, list[float]] = {arm.name: [], other.name: []}
     spent = 0.0
-    for block in runner.blocks(arms, blocks, warm=False):
+    for block in runner.blocks((arm, other), blocks, warm=False):
         for name, run in block.runs.items():
             values[name].append(run.value)
             spent += run.wall_s
@@ -269,10 +322,19 @@ def _compared(
             done = block.number + 1
             left = spent / done * (blocks - done)
             tell(Progress(done=done, total=blocks, label=f"trying {other.name}", elapsed_s=spent, left_s=left))
+    if arm.before:
+        arm.before()  # files are left where they were
     (change,) = compare.judge([stats.ratio(values[other.name], values[arm.name])], ["low"])
     outcome, reason = judged(change)
     return Tried(
-        cause=cause, what=what, outcome=outcome, reason=reason, ratio=change.ratio, ci=change.ci, mde=change.mde
+        cause=cause,
+        what=way.what,
+        outcome=outcome,
+        reason=reason,
+        ratio=change.ratio,
+        ci=change.ci,
+        mde=change.mde,
+        predicted=way.predicted,
     )
 
 

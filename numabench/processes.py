@@ -7,19 +7,26 @@ import os
 import re
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from numabench import _core
+from numabench import counters
 from numabench.analysis.diagnosis import Facts, Thread
 from numabench.environment import Tree, Watch
-from numabench.errors import NumabenchError
 from numabench.machine import Machine
 
 STEP_S = 0.05
-_MAPS_EVERY = 20  # steps: reading the maps of a large process takes long
-_INSTRUCTIONS = (0, 1)  # PERF_TYPE_HARDWARE, PERF_COUNT_HW_INSTRUCTIONS
+_MAPS_S, _MAPS_COST = 0.2, 20  # maps are read so often, and seldom enough to take less than a twentieth of a CPU
+_ENTER_EVERY = 20  # steps
+_MOST = 0.9  # of the pages
+LEAST_FILE = 1 << 20  # bytes of a mapped file that is worth a word
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGES = re.compile(r" N(\d+)=(\d+)")
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # blanks in a path
 _BALANCING = re.compile(r"^(numa_(?:hint_faults|hint_faults_local|pages_migrated|pte_updates)) (\d+)$", re.M)
+
+
+def _character(octal: re.Match[str]) -> str:
+    return chr(int(octal[1], 8))
 
 
 class _Seen:
@@ -38,14 +45,24 @@ class _Seen:
         return self.last[key] - self.first[key] if self.first and key in self.first and key in self.last else None
 
 
+class _Look(NamedTuple):
+    """Pages at one moment: CPU seconds in user space until then; bytes by node of every file, "" for its own."""
+
+    user_s: float
+    pages: dict[str, dict[int, int]]
+
+    def bytes(self, what: str | None = None) -> int:
+        """Of a file, or of all."""
+        return sum(sum(pages.values()) for name, pages in self.pages.items() if what in (None, name))
+
+
 class Observer:
     """Watches ``pid`` and all its descendants from its making on."""
 
-    def __init__(self, pid: int, machine: Machine, root: str = "/") -> None:
+    def __init__(self, pid: int, machine: Machine, root: str = "/", counting: counters.Counters | None = None) -> None:
+        """``counting``: counters that count it already."""
         self.pid, self._machine, self._tree = pid, machine, Tree(root)
         self._threads: dict[int, _Seen] = {}
-        self._anonymous: dict[int, int] = {}
-        self._files: dict[str, dict[int, int]] = {}
         self._allowed: tuple[int, ...] = machine.allowed_cpus
         self._node = {cpu.id: cpu.node if cpu.node is not None else 0 for cpu in machine.cpus}
         self._steps = 0
@@ -58,7 +75,9 @@ class Observer:
         self._balancing = self._counters()
         self._faults: dict[int, tuple[int, int]] = {}
         self._maps_seen = False
-        self._maps_took = 0.0
+        self._maps_due = self._began + 2 * STEP_S
+        self._looks: list[_Look] = []
+        self._counting = counting
 
     def _counters(self) -> dict[str, int]:
         return {name: int(value) for name, value in _BALANCING.findall(self._tree.text("proc/vmstat") or "")}
@@ -88,8 +107,9 @@ class Observer:
                 alive |= self._thread(pid, int(tid), new=self._steps > 0)
         if not alive:
             return False
-        if self._steps in (2, 8) or self._steps % _MAPS_EVERY == 0:
+        if time.monotonic() >= self._maps_due:
             self._maps()
+        if self._steps in (2, 8) or self._steps % _ENTER_EVERY == 0:
             self._enter()
             self._allowed = self._affinity() or self._allowed
         self._steps += 1
@@ -99,16 +119,20 @@ class Observer:
     def on(self, node: int) -> int:
         """Bytes on a node, its own and of mapped files, as of now."""
         self._maps()
-        return sum(pages.get(node, 0) for pages in (self._anonymous, *self._files.values()))
+        return sum(pages.get(node, 0) for pages in self._looks[-1].pages.values()) if self._looks else 0
 
     def watch(self, seconds: float, tell: Callable[[float], None] | None = None) -> None:
         """Look every 50 ms for so long, or until the process is gone."""
+        if self._counting is None:
+            self._counting = counters.Counters(counters.events())
+            for pid in self.pids():  # what they start later is counted with them
+                for tid in self._tree.names(f"proc/{pid}/task"):
+                    self._counting.add(int(tid))
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.step():
             if tell:
                 tell(end - time.monotonic())
-            # Seldom enough to take less than a tenth of a CPU from what is watched.
-            time.sleep(max(STEP_S, 10 * self._maps_took if self._steps % _MAPS_EVERY == 1 else 0))
+            time.sleep(STEP_S)
 
     def _affinity(self) -> tuple[int, ...]:
         allowed: set[int] = set()
@@ -130,7 +154,12 @@ class Observer:
             return False
         seen = self._threads.setdefault(tid, _Seen(name.partition("(")[2]))
         cpu = int(words[36])
-        now = {"ticks": int(words[11]) + int(words[12]), "minor": int(words[7]), "major": int(words[9])}
+        now = {
+            "user": int(words[11]),
+            "ticks": int(words[11]) + int(words[12]),
+            "minor": int(words[7]),
+            "major": int(words[9]),
+        }
         schedule = (self._tree.text(f"{path}/schedstat") or "").split()
         if len(schedule) == 3:
             now |= {"run_ns": int(schedule[0]), "wait_ns": int(schedule[1])}
@@ -151,23 +180,42 @@ class Observer:
 
     def _maps(self) -> None:
         began = time.monotonic()
-        anonymous: dict[int, int] = {}
-        files: dict[str, dict[int, int]] = {}
+        found: dict[str, dict[int, int]] = {"": {}}
         for pid in self.pids():
             text = self._tree.text(f"proc/{pid}/numa_maps")
             self._maps_seen |= bool(text)
             for line in (text or "").splitlines():
                 kb = re.search(r"kernelpagesize_kB=(\d+)", line)
                 path = re.search(r" file=(\S+)", line)
-                where = files.setdefault(path[1], {}) if path and " anon=" not in line else anonymous
+                name = _ESCAPED.sub(_character, path[1]) if path and " anon=" not in line else ""
+                where = found.setdefault(name, {})
                 for node, count in _PAGES.findall(line):
                     where[int(node)] = where.get(int(node), 0) + int(count) * int(kb[1] if kb else 4) * 1024
-        if sum(anonymous.values()) + sum(sum(f.values()) for f in files.values()) > 0:
-            self._anonymous, self._files = anonymous, files
-        self._maps_took = time.monotonic() - began
+        look = _Look(self._user_s(), found)
+        if look.bytes():
+            self._looks.append(look)
+        now = time.monotonic()
+        self._maps_due = now + max(_MAPS_S, _MAPS_COST * (now - began))
+
+    def _user_s(self) -> float:
+        return sum(seen.rise("user") or 0 for seen in self._threads.values()) / _TICK
+
+    def _chosen(self) -> _Look:
+        """The look at the most pages in the second half of its CPU time: not while it starts, and not while it ends."""
+        late = [look for look in self._looks if look.user_s >= self._user_s() / 2] or self._looks[-1:]
+        return max(late, key=_Look.bytes, default=_Look(0.0, {"": {}}))
+
+    def _since(self, what: str, most: int) -> float:
+        """User seconds since the last look at which not nine tenths of so many bytes were there."""
+        before = 0.0
+        for look in self._looks:
+            if look.bytes(what) >= _MOST * most:
+                break
+            before = look.user_s
+        return self._user_s() - before
 
     def facts(self) -> Facts:
-        """What was seen since the making."""
+        """What was seen since the making; ends the counting."""
         seconds = max(self._ended - self._began, 1e-3)
         change = self._groups.stop()
         threads: list[Thread] = []
@@ -192,6 +240,12 @@ class Observer:
             for cpu, count in seen.cpus.items():
                 node = self._node.get(cpu, 0)
                 by_node[node] = by_node.get(node, 0.0) + run * count / looks
+        counted = self._counting.read() if self._counting else ()
+        if self._counting:
+            self._counting.close()
+        pages_seen = self._chosen().pages
+        anonymous = pages_seen[""]
+        files = {path: pages for path, pages in pages_seen.items() if path and sum(pages.values()) >= LEAST_FILE}
         balancing = {k: v - self._balancing.get(k, v) for k, v in self._counters().items()}
         pressure = change.memory_pressure_us
         throttled = change.throttled_us
@@ -200,15 +254,18 @@ class Observer:
             threads=tuple(threads),
             allowed=self._allowed,
             run_by_node=by_node,
-            anonymous=self._anonymous,
-            files={path: pages for path, pages in self._files.items() if sum(pages.values()) >= 1 << 20},
+            user_s=self._user_s(),
+            since_s={what: self._since(what, sum(pages.values())) for what, pages in {"": anonymous, **files}.items()},
+            anonymous=anonymous,
+            files=files,
             throttled_share=None if throttled is None else min(1.0, throttled * 1e-6 / seconds),
             steal_share=change.steal_share,
             faults=sum(seen.rise("minor") or 0 for seen in self._threads.values()),
             major_faults=sum(seen.rise("major") or 0 for seen in self._threads.values()),
             memory_pressure_share=None if pressure is None else pressure * 1e-6 / seconds,
             balancing={k: v for k, v in balancing.items() if v > 0},
-            unseen=tuple(self._unseen(change.throttled_us is None)),
+            counters=counted,
+            unseen=(*self._unseen(change.throttled_us is None), *counters.unseen(counted)),
         )
 
     def _unseen(self, no_group: bool) -> list[str]:
@@ -224,10 +281,4 @@ class Observer:
             said.append("whether its cgroup was throttled (no cpu.stat of its cgroup, or no quota)")
         if not self._balancing:
             said.append("what automatic NUMA balancing did (no counters in /proc/vmstat)")
-        try:
-            os.close(_core.open_counter(self.pid, *_INSTRUCTIONS))
-            reason = "hardware counters may be opened, but are not read by numabench"
-        except NumabenchError as error:
-            reason = f"no hardware counters: {error}"
-        said.append(f"bytes per second, cache and TLB misses, flops ({reason}): whether memory or compute bounds it")
         return said

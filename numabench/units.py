@@ -91,6 +91,15 @@ def format_numbers(numbers: tuple[int, ...] | list[int]) -> str:
     return ",".join(parts)
 
 
+def format_count(value: float) -> str:
+    """Print a count in three figures and a decimal unit: ``812``, ``12.3 k``, ``4.56 G``."""
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(value) < 999.5 or unit == " T":
+            break
+        value /= 1000
+    return f"{value:.{max(0, 2 - len(str(int(abs(value)))) + 1)}f}{unit}" if unit else f"{value:.0f}"
+
+
 def format_value(value: float, half_width: float | None = None) -> str:
     """Print a figure with as many digits as its interval's half-width supports (three figures without one)."""
     if value == 0:

@@ -172,17 +172,17 @@ def diagnose(
     if bool(command) == (pid is not None):
         raise UsageError("give either --pid N or -- COMMAND")
     watched = parse_seconds(seconds)
-    latency = diagnosing.latency_matrix(records.load(file)) if file else {}
+    slower = diagnosing.slower(records.load(file)) if file else {}
     machine = Machine.load()
     with Telling() as told:
         found = (
-            diagnosing.diagnose_pid(pid, machine, watched, latency, told)
+            diagnosing.diagnose_pid(pid, machine, watched, slower, told)
             if pid is not None
             else diagnosing.diagnose_command(
                 command,
                 machine,
                 watched,
-                latency,
+                slower,
                 attempt=not no_try,
                 blocks=blocks,
                 timeout_s=parse_seconds(timeout),

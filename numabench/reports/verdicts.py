@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from numabench.analysis.compare import ALPHA, POWER, Change
+from numabench.analysis.diagnosis import Counter, Gain, busy, remote_share
 from numabench.changes import CellChange, Comparison
 from numabench.diagnose import Diagnosis, Tried
 from numabench.trial import Trial
-from numabench.units import format_bytes, format_numbers, format_value
+from numabench.units import format_bytes, format_count, format_numbers, format_value
 
+ALL_OF_IT = 0.99  # a counter that ran for so much of the time needed no scaling
 ORDER = ("worse", "better", "small change", "no detectable change", "equivalent", "not comparable")
 
 
@@ -133,8 +137,6 @@ def trial(found: Trial, markdown: bool = False) -> list[str]:
 
 def diagnosis(found: Diagnosis) -> list[str]:
     """What was seen, what it means, what trying showed, and what could not be seen."""
-    from numabench.analysis.diagnosis import busy
-
     facts = found.facts
     threads = busy(facts)
     ran = sum(facts.run_by_node.values()) or 1.0
@@ -151,6 +153,7 @@ def diagnosis(found: Diagnosis) -> list[str]:
     moves = sum(thread.migrations or 0 for thread in threads)
     used = f"CPUs used {format_numbers(cpus) or 'none'} of {format_numbers(facts.allowed)}"
     lines += ["", f"{used}, {moves} changes of CPU, {facts.faults} page faults ({facts.major_faults} from disk)"]
+    lines += counted(facts.counters)
     if facts.balancing:
         lines.append("NUMA balancing, whole system: " + ", ".join(f"{k} {v}" for k, v in facts.balancing.items()))
     standing = found.standing()
@@ -161,9 +164,9 @@ def diagnosis(found: Diagnosis) -> list[str]:
         doubt = "" if finding.trusted else " (seen while the CPUs were contended: look again)"
         lines.append(f"  {word}: {finding.evidence}{doubt}")
         if finding.gain:
-            lines.append(f"    expected from the record: accesses take {finding.gain:.2f}x the time of local ones")
+            lines += [f"    {line}" for line in _gain(finding.gain)]
         if tried:
-            lines.append(f"    {_tried(tried)}")
+            lines += [f"    {line}" for line in _tried(tried, finding.gain)]
         if finding in standing:
             lines.append(f"    change: {finding.change}")
     if found.findings and found.healthy:
@@ -172,10 +175,49 @@ def diagnosis(found: Diagnosis) -> list[str]:
     return lines
 
 
-def _tried(tried: Tried) -> str:
+def counted(counters: Sequence[Counter]) -> list[str]:
+    """What was counted, and the ratios that people look at."""
+    seen = {c.name: c.value for c in counters if c.value is not None}
+    said = [f"{name} {format_count(value)}" for name, value in seen.items() if value and name != "task-clock"]
+    said[:0] = [f"task-clock {seen['task-clock'] * 1e-9:.2f} s"] if "task-clock" in seen else []
+    rates = []
+    if seen.get("instructions") and seen.get("cycles"):
+        rates.append(f"{seen['instructions'] / seen['cycles']:.2f} instructions a cycle")
+    for name in ("LLC-load-misses", "dTLB-load-misses"):
+        if seen.get("instructions") and name in seen:
+            rates.append(f"{1000 * seen[name] / seen['instructions']:.2f} {name} a thousand instructions")
+    far = remote_share(counters)
+    if far is not None:
+        rates.append(f"{far:.0%} of its loads from memory went to another node")
+    shared = [f"{c.name} {c.counted:.0%}" for c in counters if c.value is not None and c.counted < ALL_OF_IT]
+    lines = [f"counted: {', '.join(said)}"] if said else []
+    lines += [f"  {', '.join(rates)}"] if rates else []
+    return lines + ([f"  scaled, since counted for a part of the time only: {', '.join(shared)}"] if shared else [])
+
+
+def _gain(gain: Gain) -> list[str]:
+    """The prediction, and what it takes for granted."""
+    return [
+        f"expected from the record: these accesses take {gain.penalty:.2f}x the time of near ones, so it gains",
+        f"  1.00x to {gain.at_most:.2f}x placed right from its start, "
+        f"1.00x to {gain.at_most_after:.2f}x from when they are all there",
+        f"  (1.00x if it never waits for memory; the most if all its user time, {gain.share:.0%} of all, "
+        f"{gain.share_after:.0%} since then,",
+        "  waits for these pages; caches, and threads that wait for each other, are not seen)",
+    ]
+
+
+def _tried(tried: Tried, gain: Gain | None) -> list[str]:
     if tried.outcome == "not tried":
-        return f"not tried: {tried.reason}"
+        return [f"not tried: {tried.reason}"]
     ci = f" [{tried.ci[0]:.3f}, {tried.ci[1]:.3f}]" if tried.ci else ""
     said = f"{tried.outcome}: {tried.what} it takes {tried.ratio:.3f}x{ci} the time"
     mde = f" ({tried.mde:.1%} would show)" if tried.mde is not None and tried.outcome != "proven" else ""
-    return said + mde
+    lines = [said + mde]
+    if tried.predicted and gain and tried.ratio and tried.outcome == "proven":
+        waited = gain.waited(tried.ratio)
+        lines.append(
+            f"measured gain {1 / tried.ratio:.2f}x, {tried.predicted:.2f}x at most were expected: "
+            f"it waited {waited:.0%} of its time for these pages"
+        )
+    return lines

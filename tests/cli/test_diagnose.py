@@ -19,13 +19,37 @@ from numabench.machine import Machine
 from numabench.processes import Observer
 from tests.cli import fails_in_one_line
 
-WORK = "for _ in range(250): sum(range(100000))"
+WORK = "for _ in range(600): sum(range(100000))"
 PYTHON = (sys.executable, "-S", "-E", "-c")
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "numabench", "diagnose", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+# A barrier that spins, as many runtimes have: a thread without a CPU holds up all that spin for it.
+TEAM = """
+import mmap, os
+team = int(os.environ.get("OMP_NUM_THREADS", 3 * len(os.sched_getaffinity(0))))
+shared = mmap.mmap(-1, team)
+for me in range(team):
+    if not os.fork():
+        for turn in range(1, 31):
+            for _ in range(4):
+                sum(range(100000 // team))
+            shared[me] = turn
+            while min(shared[:team]) < turn: pass
+        os._exit(0)
+for me in range(team): os.wait()
+"""
+HOP = """
+import os
+cpus = sorted(os.sched_getaffinity(0))
+for n in range(15000):
+    os.sched_setaffinity(0, {cpus[n % len(cpus)]})
+    sum(range(1000))
+"""
 
 
 @pytest.fixture
@@ -67,6 +91,23 @@ def test_a_quota_is_found_and_to_run_without_it_is_faster(narrow: Path) -> None:
         assert found["outcome"] == "proven", found
 
 
+def helps(found: dict[str, object]) -> None:
+    """The interval of what the change does to the time is below 1."""
+    ci = found["ci"]
+    assert found["outcome"] == "proven", found
+    assert isinstance(ci, list)
+    assert ci[1] < 1, found
+
+
+def test_more_threads_than_cpus_are_found_and_fewer_are_faster() -> None:
+    helps(tried("oversubscribed", (*PYTHON, TEAM), ()))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs to hop between")
+def test_a_thread_that_hops_is_found_and_to_stay_is_faster() -> None:
+    helps(tried("bouncing", (*PYTHON, HOP), ()))
+
+
 def change(*logs: float) -> compare.Change:
     return compare.judge([stats.ratio([math.exp(x) for x in logs], [1.0] * len(logs))], ["low"])[0]
 
@@ -83,7 +124,8 @@ def test_looking_says_what_it_saw_and_what_not() -> None:
     assert done.returncode in (0, 1), done.stderr
     assert "node 0" in done.stdout
     assert "Not seen" in done.stdout
-    assert "whether memory or compute bounds it" in done.stdout
+    assert "what bounds it" in done.stdout or "instructions a cycle" in done.stdout
+    assert "task-clock" in done.stdout, "counted, or why not"
     if done.returncode == 0:
         assert "Healthy" in done.stdout
 
@@ -131,6 +173,27 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     text = " ".join(facts.unseen)
     for word in ("CAP_SYS_PTRACE", "sched)", "schedstat", "cgroup", "balancing", "counters"):
         assert word in text
+
+
+def test_pages_are_those_of_its_work_not_of_its_start_or_end(tmp_path: Path) -> None:
+    task = tmp_path / "proc/77/task/77"
+    task.mkdir(parents=True)
+    observer = Observer(77, Machine.load(), str(tmp_path))
+    looks = ((100, 0, 10), (200, 64, 10), (900, 256, 8000), (990, 256, 8000), (1000, 0, 20))
+    for ticks, file, own in looks:
+        words = ["S", *["0"] * 10, str(ticks), *["0"] * 24, "1", "0"]
+        (task / "stat").write_text(f"77 (a) {' '.join(words)}")
+        lines = [f"7f00 bind:1 anon={own} dirty={own} N1={own} kernelpagesize_kB=4"]
+        lines += [f"7f10 default file=/a\\040model mapped={file} N0={file} kernelpagesize_kB=4"] if file else []
+        (task.parent.parent / "numa_maps").write_text("\n".join(lines))
+        observer._maps_due = 0.0
+        assert observer.step()
+    facts = observer.facts()
+    assert facts.anonymous == {1: 8000 * 4096}
+    assert facts.files == {"/a model": {0: 256 * 4096}}
+    tick = os.sysconf("SC_CLK_TCK")
+    assert facts.user_s == pytest.approx(900 / tick), "from the first look on"
+    assert facts.since_s[""] == pytest.approx(800 / tick), "they came between the second look and the third"
 
 
 @pytest.mark.parametrize(

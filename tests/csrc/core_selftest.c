@@ -285,7 +285,7 @@ static void test_probe(void)
     check(nmb_try(NMB_CALLS, 0) == -EINVAL && nmb_try(-1, 0) == -EINVAL && nmb_try(0, -1) == -EINVAL,
           "probe: unknown calls and nodes refused");
     check(nmb_move_process(0, 0, 0) == -EINVAL && nmb_move_process(1, 0, NMB_MAX_NODES) == -EINVAL &&
-              nmb_counter_open(0, 1, 0) == -EINVAL,
+              nmb_counter_open(0, 1, 0, 0) == -EINVAL,
           "process: a wrong argument is accepted");
     int rc = nmb_try(NMB_CALL_MBIND, ABSENT_NODE);
     check(rc == -EINVAL || rc == -EPERM || rc == -ENOSYS, "probe: a node that is not there");

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from numabench import _core, session
+from numabench import _core, filecache, session
 from numabench.backend import Hardware
 from numabench.errors import NumabenchError, UsageError
 from numabench.jobs import pagecache
@@ -75,7 +75,7 @@ def local(size: int) -> Case:
 
 
 def on_disk(folder: Path) -> bool:
-    return pagecache._file_system(folder.stat().st_dev) not in pagecache.IN_MEMORY
+    return filecache.file_system(folder.stat().st_dev) not in filecache.IN_MEMORY
 
 
 def test_a_file_is_read_in_where_the_reader_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,14 +99,14 @@ def test_dropping_is_seen_and_refused_where_pages_stay(tmp_path: Path, monkeypat
     size = 4 << 20
     with ExitStack() as stack:
         file = pagecache._written(stack, size, 1)
+        filecache.drop(file, size)
+        assert filecache.resident(file, size) == 0
+        filecache._read(file, size)
+        assert filecache.resident(file, size) == size // os.sysconf("SC_PAGESIZE")
         region = stack.enter_context(_core.Region(size, "any", fd=file))
-        pagecache._drop(file, region)
-        assert pagecache.resident(region) == 0
-        pagecache._read(file, size)
-        assert pagecache.resident(region) == size // os.sysconf("SC_PAGESIZE")
         assert 0.5 <= region.as_array().min() <= region.as_array().max() < 1  # and mapped: these pages stay
         with pytest.raises(NumabenchError, match=r"left .* pages"):
-            pagecache._drop(file, region)
+            filecache.drop(file, size)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")

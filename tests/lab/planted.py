@@ -11,9 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 from click.testing import CliRunner
 
 from numabench.cli import cli
+from numabench.diagnose import Diagnosis
+from numabench.reports import verdicts
 
 PYTHON = [sys.executable, "-S", "-E", "-c"]
 SPIN = (
@@ -48,6 +51,18 @@ while time.monotonic() - t < 5:
 
 # Reads a line of every 64 bytes of 24 MiB, over and over: each is a miss that costs what its node costs.
 LAPS = "b = bytearray(24 << 20); any(b[::64].count(1) for _ in range(6))"
+# The same of a file that LAB_MODEL names and that another node has read in before.
+MODEL_LAPS = (
+    "import mmap, os; b = mmap.mmap(os.open(os.environ['LAB_MODEL'], 0), 0, access=mmap.ACCESS_READ)\n"
+    "any(b[::64].count(1) for _ in range(6))"
+)
+HOP = """
+import os
+cpus = sorted(os.sched_getaffinity(0))
+for n in range(8000):
+    os.sched_setaffinity(0, {cpus[n % len(cpus)]})
+    sum(range(1000))
+"""
 
 
 def on(node: int, memory: int, code: str) -> list[str]:
@@ -89,16 +104,24 @@ def tried(command: list[str], *words: str) -> dict[str, object]:
         found = json.loads(done.stdout)
     except ValueError:
         return {"code": done.exit_code, "said": done.output + repr(done.exception)}
-    return {"code": done.exit_code, "findings": found["findings"], "tried": found["tried"]}
+    text = "\n".join(verdicts.diagnosis(msgspec.json.decode(done.stdout, type=Diagnosis)))
+    return {"code": done.exit_code, "findings": found["findings"], "tried": found["tried"], "words": text}
 
 
 def moved() -> None:
-    """Where distance costs: pages on the wrong node of a program that insists on its CPUs."""
+    """Where distance costs: pages, its own and of a file, on the wrong node of a program that insists on its CPUs."""
     record = "/tmp/record.json"
     words = ["run", "latency", "--profile", "quick", "--size", "2MiB", "--pages", "thp", "--passes", "3", "-o", record]
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
-    print(json.dumps({"wrong node": tried(on(0, 1, LAPS), "--record", record)}), flush=True)
+    subprocess.run(
+        ["numactl", "--cpunodebind=1", "cat", os.environ["LAB_MODEL"]], check=True, stdout=subprocess.DEVNULL
+    )
+    found = {
+        "wrong node": tried(on(0, 1, LAPS), "--record", record),
+        "residue": tried(on(0, 0, MODEL_LAPS), "--record", record),
+    }
+    print(json.dumps(found), flush=True)
     os._exit(0)
 
 
@@ -114,6 +137,7 @@ def main() -> None:
         "bouncing": told([*PYTHON, BOUNCE]),
         "crowd": told([*PYTHON, CROWD]),
         "residue": told(on(0, 0, MAPPED)),
+        "bouncing tried": tried([*PYTHON, HOP]),
     }
     with contextlib.redirect_stderr(io.StringIO()):
         found["throttled"] = throttled(on(0, 0, SPIN))

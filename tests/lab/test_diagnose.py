@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
-    result = boot(MACHINES["TWO_NODES"], [sys.executable, "-m", "tests.lab.planted"], timeout=300)
+    result = boot(MACHINES["TWO_NODES"], [sys.executable, "-m", "tests.lab.planted"], timeout=500)
     assert result.status == 0, result
     return json.loads(result.stdout)  # type: ignore[no-any-return]
 
@@ -40,14 +40,42 @@ def test_a_healthy_program_on_two_nodes_is_healthy(told: dict[str, Any]) -> None
     assert (told["healthy"]["code"], told["healthy"]["causes"]) == (0, []), told["healthy"]
 
 
-def test_pages_are_moved_and_the_gain_is_no_more_than_predicted() -> None:
+def test_a_thread_that_hops_between_nodes_is_faster_when_it_stays(told: dict[str, Any]) -> None:
+    (tried,) = (one for one in told["bouncing tried"]["tried"] if one["cause"] == "bouncing")
+    assert tried["outcome"] == "proven", told["bouncing tried"]
+    assert tried["ci"][1] < 1, tried
+
+
+@pytest.fixture(scope="module")
+def penalised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = tmp_path_factory.mktemp("model") / "a model"
+    model.write_bytes(bytes(range(2, 256)) * ((24 << 20) // 254))
     machine = MACHINES["TWO_NODES"].penalised(((3000, 12000), (12000, 3000)))
-    result = boot(machine, [sys.executable, "-m", "tests.lab.planted", "moved"], timeout=900)
+    command = [sys.executable, "-m", "tests.lab.planted", "moved"]
+    result = boot(machine, command, timeout=1200, environment={"LAB_MODEL": str(model)})
     assert result.status == 0, result
-    found = json.loads(result.stdout)["wrong node"]
+    return json.loads(result.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("planted", "cause", "how"),
+    [
+        ("wrong node", "misplaced", "moved to node 0"),
+        ("residue", "page cache residue", "dropped from the page cache and read in on node 0"),
+    ],
+)
+def test_the_gain_of_near_pages_is_the_one_predicted(
+    penalised: dict[str, Any], planted: str, cause: str, how: str
+) -> None:
+    """Both programs do nothing but wait for these pages, so what is predicted at most is what there is to gain."""
+    found = penalised[planted]
+    print(found["words"])
     finding, tried = found["findings"][0], found["tried"][0]
-    print(f"predicted {finding['gain']:.2f}x, measured {1 / tried['ratio']:.2f}x, {tried}")
-    assert (finding["cause"], tried["outcome"]) == ("misplaced", "proven"), found
-    assert "moved to node 0" in tried["what"], found
-    # The interpreter's start, and the memory's first touch before it can be moved, gain nothing.
-    assert 1.2 < 1 / tried["ratio"] < 1.1 * finding["gain"], found
+    assert (finding["cause"], tried["outcome"]) == (cause, "proven"), found
+    assert how in tried["what"], found
+    assert finding["gain"]["penalty"] == pytest.approx(4, rel=0.1), "what the machine's description says"
+    assert tried["predicted"] == finding["gain"]["at_most_after"]
+    # The host may be busy: it is the measured gain's interval that has to reach the prediction, and not to exceed it.
+    least, most = (1 / bound for bound in reversed(tried["ci"]))
+    assert 1 < least < 1.05 * tried["predicted"], found
+    assert most > 0.75 * tried["predicted"], found
