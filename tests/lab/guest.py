@@ -82,10 +82,10 @@ def facts(machine: Machine, timeout: float = 120.0) -> Facts:
     )
 
 
-def probed(machine: Machine, kind: str, *, amount: int, rounds: int, seed: int, mib: int = 4) -> Cells:
-    """Samples of the lab's probe for each initiator and target node: "chase" ns a load, "read" bytes/s.
+def probed(machine: Machine, kind: str, *, amount: int, rounds: int, seed: int, kib: int = 4096) -> Cells:
+    """Samples of the lab's probe for each initiator and target node: "chase" ns a load, "read" bytes/s, "taken" ns.
 
-    `amount` is loads a sample for chase, ms a sample for read.
+    `amount` is loads a sample for chase, ms a sample for read, 0 (loads) or 1 (stores) for taken.
     """
     nodes = range(len(machine.nodes))
     initiators = ":".join(",".join(map(str, machine.cpus_of(i))) for i in nodes if machine.cpus_of(i))
@@ -93,7 +93,7 @@ def probed(machine: Machine, kind: str, *, amount: int, rounds: int, seed: int, 
     argv = [
         str(image.probe()),
         kind,
-        str(mib << 20),
+        str(kib << 10),
         str(amount),
         str(rounds),
         str(seed),

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 Matrix = tuple[tuple[int, ...], ...]
 
-# No last-level cache is offered to the guest: what it reports as its largest cache (512 KiB of L2) is then
-# near what the plugin simulates, and working sets chosen from it stay small enough for an emulator.
+# No last-level cache is offered to the guest: what it reports as its largest cache (512 KiB of L2) is then what the
+# plugin simulates, and working sets chosen from it stay small enough for an emulator.
 MAX_CPU = "max,l3-cache=off"
+CACHE_BYTES = 512 << 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Penalties:
 
     cycles: Matrix
     bytes_per_s: Matrix | None = None
-    cache_bytes: int = 256 << 10
+    cache_bytes: int = CACHE_BYTES
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Machine:
         size = range(len(self.nodes))
         return self.distances or tuple(tuple(10 if i == j else 20 for j in size) for i in size)
 
-    def penalised(self, cycles: Matrix, bytes_per_s: Matrix | None = None, cache_bytes: int = 256 << 10) -> Machine:
+    def penalised(self, cycles: Matrix, bytes_per_s: Matrix | None = None, cache_bytes: int = CACHE_BYTES) -> Machine:
         """The same machine with the given penalties."""
         return dataclasses.replace(self, penalties=Penalties(cycles, bytes_per_s, cache_bytes))
 

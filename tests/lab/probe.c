@@ -3,9 +3,11 @@
 //   probe tsc                                            cycles of the time stamp counter per second
 //   probe chase BYTES STEPS ROUNDS SEED INITIATORS TARGETS
 //   probe read  BYTES MS    ROUNDS SEED INITIATORS TARGETS
+//   probe taken BYTES STORE ROUNDS SEED INITIATORS TARGETS
 // INITIATORS is a list of CPU lists, one a node ("0,1:2,3"), TARGETS a list of nodes ("0:1").
 // chase writes "INITIATOR TARGET ns-per-load", from the first CPU of each list; read "INITIATOR TARGET bytes-per-s",
-// from all CPUs of the list at once.
+// from all CPUs of the list at once; taken "INITIATOR TARGET ns-per-line": for the first CPU of this list to load (with
+// STORE 1: store to) lines that the first CPU of the next list has just stored to (loaded).
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -145,6 +147,27 @@ static double read_rate(char *base, size_t bytes, double seconds, const int *cpu
     return total;
 }
 
+static double touch_ns(char *base, size_t bytes, int store)
+{
+    double start = now_s();
+    for (size_t at = 0; at < bytes; at += LINE) {
+        volatile char *line = base + at;
+        if (store)
+            *line = 1;
+        else
+            (void)*line;
+    }
+    return (now_s() - start) * 1e9 / (double)(bytes / LINE);
+}
+
+static double taken_ns(char *base, size_t bytes, int store, int mine, int other)
+{
+    pin(other);
+    touch_ns(base, bytes, !store);
+    pin(mine);
+    return touch_ns(base, bytes, store);
+}
+
 static int numbers(const char *text, int *into, int most)
 {
     int count = 0;
@@ -176,7 +199,7 @@ int main(int argc, char **argv)
     }
     if (argc != 8)
         return 2;
-    int chase = !strcmp(argv[1], "chase"), rounds = atoi(argv[4]);
+    int chase = !strcmp(argv[1], "chase"), taken = !strcmp(argv[1], "taken"), rounds = atoi(argv[4]);
     size_t bytes = strtoull(argv[2], NULL, 10);
     long amount = atol(argv[3]);
     uint64_t seed = strtoull(argv[5], NULL, 10) * 2654435761u + 1;
@@ -200,7 +223,9 @@ int main(int argc, char **argv)
                 if (chase)
                     pin(cpus[i][0]);
                 double value = chase ? chase_ns(&at[t], amount)
-                                     : read_rate(base[t], bytes, 1e-3 * (double)amount, cpus[i], counts[i]);
+                               : taken
+                                   ? taken_ns(base[t], bytes, (int)amount, cpus[i][0], cpus[(i + 1) % initiators][0])
+                                   : read_rate(base[t], bytes, 1e-3 * (double)amount, cpus[i], counts[i]);
                 printf("%d %d %.1f\n", i, targets[t], value);
                 fflush(stdout);
             }

@@ -30,10 +30,7 @@ Cells = dict[tuple[int, int], float]
 
 
 def measured(machine: Machine, scratch: Path, seed: int, *words: str) -> Record:
-    """One boot, one run.
-
-    Huge pages: on base pages a part of each lap may hit in the plugin's direct-mapped table (docs/lab.md).
-    """
+    """One boot, one run."""
     target = scratch / f"{seed}.json"
     command = ["numabench", "run", *words, "--profile", "quick", "--size", "4MiB", "--pages", "thp"]
     step = run_steps(machine, {"run": [*command, "--seed", str(seed), "-o", str(target)]}, scratch, timeout=600)["run"]
