@@ -242,9 +242,9 @@ size_t nmb_gemm_scratch(const nmb_kernel *kernel, size_t m, size_t n, size_t k, 
  * ---------------------------------------------------------------------------------------------------------- */
 
 /* Pointer rings over a buffer: one node per `stride` bytes, the pointer in a pseudo-random 8-byte slot of its node, in
- * random order inside windows of `window` bytes, windows in random order. `chains` independent rings share the nodes in
- * equal parts. The order of nodes is decided first and the pointers follow it, so each ring is one cycle by
- * construction (as in multichase); the proof reads every pointer back. */
+ * random order inside windows of `window` bytes, windows in random order; a window of 0 is the order of addresses.
+ * `chains` independent rings share the nodes in equal parts. The order of nodes is decided first and the pointers
+ * follow it, so each ring is one cycle by construction (as in multichase); the proof reads every pointer back. */
 typedef struct nmb_ring nmb_ring;
 typedef struct nmb_ring_spec {
     void *base;

@@ -83,7 +83,8 @@ int nmb_ring_create(const nmb_ring_spec *spec, nmb_ring **out)
     uint64_t random = nmb_mix(spec->seed);
     for (size_t i = 0; i < ring->windows; i++)
         ring->window_order[i] = (uint32_t)i;
-    shuffle(ring->window_order, ring->windows, &random);
+    if (spec->window)
+        shuffle(ring->window_order, ring->windows, &random);
     while (ring->window_order[ring->short_at] != ring->windows - 1)
         ring->short_at++;
     *out = ring;

@@ -105,7 +105,8 @@ def validate(
             seed=seed,
         )
         with Telling() as told:
-            record, again = visit(options, progress=told, note=lambda text: click.echo(text, err=True))
+            wanted = [*(good.cells if good else ()), *(check.metric for check in (spec.check if spec else ()))]
+            record, again = visit(options, progress=told, note=lambda text: click.echo(text, err=True), wanted=wanted)
         found = {"again": again, "machine_id": validation.machine_id(), "job": validation.job()}
         if record_file:
             records.save(record, record_file)

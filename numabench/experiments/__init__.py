@@ -21,6 +21,7 @@ from numabench.experiments.neighbour import Neighbour
 from numabench.experiments.pagecache import PageCache
 from numabench.experiments.pages import Pages
 from numabench.experiments.policy import Policy
+from numabench.experiments.prefetch import Prefetch
 from numabench.experiments.scaling import Scaling
 from numabench.experiments.smt import Smt
 from numabench.experiments.story import Story
@@ -50,6 +51,7 @@ ALL: tuple[Experiment, ...] = (
     Sync(),
     Migration(),
     PageCache(),
+    Prefetch(),
 )
 
 

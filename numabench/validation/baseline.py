@@ -21,6 +21,7 @@ from numabench.validation.outcome import Result
 SCHEMA = 1
 KIND = "numabench-baseline"
 WARN, FAIL = 0.05, 0.10  # deficits below the centre; no figure of a single visit is to be trusted closer
+BETTER = 0.25  # above the centre: no good machine was so good, so this one is another, or the figure is not true
 SIGMAS = 6.0
 SIGMA_FLOOR = 0.005
 SPREAD_FROM = 8  # machines: fewer tell nothing of the spread between machines
@@ -38,12 +39,14 @@ class CellStat(msgspec.Struct, frozen=True):
     max: float
 
     def limits(self, better: Better) -> Limits:
-        """Warn at 5 %, fail at 10 % worse than the centre, or at six sigmas where that is more."""
+        """Warn at 5 %, fail at 10 % worse than the centre, or at six sigmas where that is more; warn at 25 % better."""
         wide = math.expm1(SIGMAS * self.sigma) if self.sigma else 0.0
         warn, fail = max(WARN, wide), max(FAIL, wide)
         if better == "high":
-            return Limits(fail_low=self.median / (1 + fail), warn_low=self.median / (1 + warn))
-        return Limits(fail_high=self.median * (1 + fail), warn_high=self.median * (1 + warn))
+            low, high = self.median / (1 + fail), self.median * (1 + max(BETTER, wide))
+            return Limits(fail_low=low, warn_low=self.median / (1 + warn), warn_high=high)
+        low, high = self.median / (1 + max(BETTER, wide)), self.median * (1 + fail)
+        return Limits(warn_low=low, fail_high=high, warn_high=self.median * (1 + warn))
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

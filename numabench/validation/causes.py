@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 
 from numabench.analysis import signatures
 from numabench.analysis.matrix import Fault
 from numabench.analysis.verdict import best
+from numabench.validation.metrics import BY_NAME
 from numabench.validation.outcome import Cause, Check, Fact
 
 FLAT = 0.03  # of remote over local
+UNHIDDEN = 0.8  # of sequential over random: prefetchers hide next to nothing
+FALLS = 0.03  # of a figure from the first round to the last
 LESS_MEMORY, MODULE_GIB = 0.03, 1.0  # a module is at least so large; less is what the kernel keeps on a small node
 _DISTURBED = {"contended": "others at work", "stolen": "time stolen", "throttled": "quota stopped threads"}
 BAD = ("WARN", "FAIL", "SUSPECT")
@@ -41,7 +46,29 @@ def observed(
     flat = [best(figures, "low") for figures in values.get("latency.remote_over_local", {}).values()]
     if flat and max(abs(ratio - 1) for ratio in flat) < FLAT:
         seen["flat matrix"] = f"remote latency is {max(flat):.2f}x local"
+    unhidden = [best(figures, "low") for figures in values.get("latency.sequential_over_random", {}).values()]
+    if unhidden and min(unhidden) > UNHIDDEN:
+        seen["nothing fetched ahead"] = f"a load of the next line takes {min(unhidden):.2f}x one at random"
+    _over_time(seen, values)
     return {name: text for name, text in seen.items() if name in signatures.OBSERVATIONS}
+
+
+def _over_time(seen: dict[str, str], values: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
+    """Whether most figures get worse, or better, from round to round."""
+    trends = []
+    for name, cells in values.items():
+        row = BY_NAME.get(name)
+        for figures in cells.values() if row and not row.ratio else ():
+            sign = 1 if row and row.better == "high" else -1
+            steps = [sign * math.log(b / a) for a, b in pairwise(figures)]
+            if len(figures) > 2:
+                trends.append(sum(steps) if max(steps) < 0 or min(steps) > 0 else 0.0)
+    for word, sign in (("figures fall", -1), ("figures rise", 1)):
+        count = sum(sign * trend > FALLS for trend in trends)
+        if 2 * count > len(trends):
+            seen[word] = (
+                f"{count} of {len(trends)} figures, by more than {FALLS * 100:g} % from the first round to the last"
+            )
 
 
 def _of_facts(seen: dict[str, str], facts: Mapping[str, Fact], checks: Sequence[Check]) -> None:
@@ -77,6 +104,9 @@ def _of_facts(seen: dict[str, str], facts: Mapping[str, Fact], checks: Sequence[
     ):
         if name in bad:
             seen[word] = f"{name} is {facts[name].value}, expected {bad[name].limit}"
+    count, channels = facts["dimm_count"].value, (facts["dimm_channels_per_socket"].value or 0) * (sockets or 1)
+    if count and channels and count % channels:
+        seen["modules uneven"] = f"{count} modules on {channels} channels"
     if facts["governor"].value not in (None, "performance"):
         seen["governor saves power"] = f"governor {facts['governor'].value}"
     if facts["thp"].value == "never":
@@ -122,6 +152,11 @@ def _of_figures(
         ("latency.local", "all latency high", "one node's latency high"),
         ("bw.read.remote", "remote bandwidth low", "link bandwidth low"),
         ("latency.remote", "", "link latency high"),
+        ("bw.one_thread.local", "one thread slow", "one thread slow"),
+        ("latency.sequential", "one thread slow", "one thread slow"),
+        ("latency.l1", "caches slow", "caches slow"),
+        ("latency.l2", "caches slow", "caches slow"),
+        ("c2c.local", "core to core slow", ""),
     ):
         mine = bad.get(name, [])
         if not mine:

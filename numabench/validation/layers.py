@@ -58,6 +58,15 @@ def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int
     return checks
 
 
+def caches(said: Sequence[str]) -> list[Check]:
+    """A warning for each cache figure that is memory's."""
+    why = "; its working set did not fit the cache, or the cache is not there"
+    return [
+        Check(layer="preflight", name="cache_is_memory", verdict="WARN", reason="INVALID", text=f"{text}{why}")
+        for text in said
+    ]
+
+
 def match(spec: Spec, facts: Mapping[str, Fact]) -> list[Check]:
     """INCONCLUSIVE when the specification is for another machine; nothing otherwise."""
     found = []
@@ -166,6 +175,9 @@ def against(
     judged = judge(figures, row.better, limits)
     verdict = "WARN" if judged.verdict == "FAIL" and severity == "warn" else judged.verdict
     below: Reason = "BELOW_BASELINE" if layer == "baseline" else "BELOW_SPEC" if row.better == "high" else "ABOVE_SPEC"
+    good_side = limits.warn_high if row.better == "high" else limits.warn_low
+    if layer == "baseline" and good_side and (judged.middle > good_side) == (row.better == "high"):
+        below = "BETTER_THAN_BASELINE"
     parts = [
         f"{word} {sign} {format_value(bound)}"
         for word, sign, bound in (

@@ -11,6 +11,7 @@ from numabench.analysis.verdict import Better, rounds
 from numabench.kernels import nearest
 from numabench.machine import Machine
 from numabench.series import FATAL, Series
+from numabench.validation import details
 
 Values = dict[str, dict[str, tuple[float, ...]]]  # metric: instance: one figure a round
 
@@ -18,7 +19,10 @@ DOUBTS = ("contended", "stolen", "throttled", "cache_suspect")
 
 
 class Metric(NamedTuple):
-    """One row. ``cells``: local pairs, remote pairs, or both; a ``ratio`` is to the same initiator's local figure."""
+    """One row. ``cells``: local pairs or remote pairs; a ``ratio`` is to the same initiator's local figure.
+
+    Without a kernel its figures come from `numabench.validation.details`.
+    """
 
     name: str
     unit: str
@@ -55,6 +59,21 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("bw.write_nt.local", "GB/s", "high", "non-temporal stores, own node", "bandwidth", "write_nt"),
     Metric("bw.triad_nt.local", "GB/s", "high", "triad with non-temporal stores, own node", "bandwidth", "triad_nt"),
     Metric("bw.read.over_theoretical", "ratio", "high", "read of own node over channels x configured rate x 8 bytes"),
+    Metric("bw.one_thread.local", "GB/s", "high", "read by one thread, own node", "prefetch"),
+    Metric("latency.sequential", "ns", "low", "one dependent load of the next line, own node", "prefetch"),
+    Metric(
+        "latency.sequential_over_random",
+        "ratio",
+        "low",
+        "that over one at random, in the same pass: near 1 without prefetchers",
+        "prefetch",
+        ratio=True,
+    ),
+    *(Metric(f"latency.l{n}", "ns", "low", f"one dependent load within L{n}", "hierarchy") for n in (1, 2, 3)),
+    *(Metric(f"bw.l{n}", "GB/s", "high", f"read by one thread within L{n}", "hierarchy") for n in (1, 2, 3)),
+    Metric("c2c.local", "ns", "low", "a line between two cores of a node, one way", "c2c"),
+    Metric("c2c.remote", "ns", "low", "a line between nodes, at home with the first", "c2c"),
+    Metric("c2c.remote_other_home", "ns", "low", "a line between nodes, at home with the other", "c2c"),
 )
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in REGISTRY}
 MATRICES: dict[str, tuple[str, str]] = {"latency": ("latency", "chase"), "bw.read": ("bandwidth", "read")}
@@ -94,7 +113,9 @@ def of(series: Iterable[Series], experiment: str, kernel: str) -> dict[Pair, Ser
     return found
 
 
-def extract(series: Sequence[Series], theoretical: Mapping[int, float] | None = None) -> tuple[Values, dict[str, str]]:
+def extract(
+    series: Sequence[Series], machine: Machine, theoretical: Mapping[int, float] | None = None
+) -> tuple[Values, dict[str, str]]:
     """The metrics of a record, and {metric[instance]: why there is none} for cells without a usable figure.
 
     ``theoretical`` is GB/s per node from the memory's channels and rate, where known.
@@ -102,7 +123,7 @@ def extract(series: Sequence[Series], theoretical: Mapping[int, float] | None = 
     values: Values = {}
     missing: dict[str, str] = {}
     for row in REGISTRY:
-        if not row.experiment:
+        if not row.kernel:
             continue
         found = of(series, row.experiment, row.kernel)
         for pair, one in found.items():
@@ -116,15 +137,38 @@ def extract(series: Sequence[Series], theoretical: Mapping[int, float] | None = 
             if mine:
                 values.setdefault(row.name, {})[name] = rounds(list(mine.values()))
             else:
-                missing[f"{row.name}[{name}]"] = one.unavailable or (
-                    "untrusted: " + "; ".join(FATAL[flag] for flag in one.flags if flag in FATAL)
-                )
+                missing[f"{row.name}[{name}]"] = _why(one)
+    _add_details(values, missing, series, machine)
     for node, limit in (theoretical or {}).items():
         read = values.get("bw.read.local", {}).get(f"node{node}")
         if read and limit > 0:
             share = tuple(value / limit for value in read)
             values.setdefault("bw.read.over_theoretical", {})[f"node{node}"] = share
     return values, missing
+
+
+def _why(one: Series) -> str:
+    return one.unavailable or "untrusted: " + "; ".join(FATAL[flag] for flag in one.flags if flag in FATAL)
+
+
+def _add_details(values: Values, missing: dict[str, str], series: Sequence[Series], machine: Machine) -> None:
+    found: dict[tuple[str, str], list[Series]] = {}
+    for metric, at, one in details.details(series, machine):
+        found.setdefault((metric, at), []).append(one)
+    random = {
+        f"node{one.case.initiator}": sound(one)
+        for one in series
+        if one.case.experiment == "prefetch" and one.case.params.get("walk") == "random"
+    }
+    for (metric, at), members in found.items():
+        mine = details.by_pass([sound(one) for one in members])
+        if not mine:
+            missing[f"{metric}[{at}]"] = _why(members[0])
+            continue
+        values.setdefault(metric, {})[at] = rounds(list(mine.values()))
+        share = {number: value / random[at][number] for number, value in mine.items() if number in random.get(at, {})}
+        if metric == "latency.sequential" and share:
+            values.setdefault(f"{metric}_over_random", {})[at] = rounds(list(share.values()))
 
 
 def flagged(series: Sequence[Series]) -> dict[str, int]:

@@ -26,6 +26,7 @@ Reason = Literal[
     "MODE",
     "UNCONFIRMED",
     "BELOW_BASELINE",
+    "BETTER_THAN_BASELINE",
     "OUTLIER",
     "DRIFT",
     "UNSTABLE",

@@ -12,14 +12,14 @@ from numabench.analysis import matrix
 from numabench.analysis.verdict import WORST_FIRST, Verdict, overall
 from numabench.record import Record
 from numabench.series import Series
-from numabench.validation import causes, layers, metrics
+from numabench.validation import causes, details, layers, metrics
 from numabench.validation.baseline import Baseline
 from numabench.validation.facts import cohort, facts, theoretical_gb_per_s
 from numabench.validation.outcome import Check, Result
 from numabench.validation.spec import Spec, Symmetry
 
 Again = Mapping[str, Mapping[matrix.Pair, Sequence[float]]]  # family: pair: passes of the second measurement
-EXPERIMENTS = ("latency", "bandwidth")
+EXPERIMENTS = ("latency", "bandwidth", "prefetch")  # and those that a specification or baseline asks for
 
 
 def validate(
@@ -35,9 +35,10 @@ def validate(
     """Hold a record against a specification, a baseline, and itself. The same input gives the same bytes."""
     known = facts(record)
     theoretical = theoretical_gb_per_s(known)
-    values, missing = metrics.extract(record.series, theoretical)
+    values, missing = metrics.extract(record.series, record.machine, theoretical)
     measured = [series for series in record.series if series.samples]
     checks = layers.preflight(known, metrics.flagged(measured), len(measured))
+    checks += layers.caches(details.no_cache(measured, record.machine))
     key, of = cohort(record, known)
     faults: dict[str, list[matrix.Fault]] = {}
     wrong = layers.match(spec, known) if spec else []

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from numabench import session
 from numabench.backend import Backend, Hardware
@@ -24,13 +24,16 @@ def visit(
     backend: Backend | None = None,
     progress: Tell | None = None,
     note: Callable[[str], None] | None = None,
+    wanted: Iterable[str] = (),
 ) -> tuple[Record, Again]:
     """The record of this machine and the second measurement of its odd cells; empty when all fit.
 
-    Raises what `session.run` raises.
+    Metrics ``wanted`` are measured beside those that always are. Raises what `session.run` raises.
     """
     machine = machine or Machine.load()
-    record = session.run(EXPERIMENTS, options, machine=machine, backend=backend, progress=progress)
+    more = (metrics.metric(name).experiment for name in wanted)
+    names = [name for name in dict.fromkeys((*EXPERIMENTS, *more)) if name]
+    record = session.run(names, options, machine=machine, backend=backend, progress=progress)
     odd = suspects(record)
     if not odd:
         return record, {}

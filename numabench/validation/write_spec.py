@@ -66,7 +66,7 @@ def write_spec(record: Record) -> str:
     text += "\n# Settings that move figures: a mismatch is a warning unless severity says otherwise.\n[environment]\n"
     text += "".join(_fact(name, known[name]) for name in ENVIRONMENT)
     text += _CHECKS
-    values, _ = metrics.extract(record.series, theoretical_gb_per_s(known))
+    values, _ = metrics.extract(record.series, record.machine, theoretical_gb_per_s(known))
     for row in metrics.REGISTRY:
         if row.name in values:
             text += _check(row, values[row.name])

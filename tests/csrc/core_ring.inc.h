@@ -86,9 +86,27 @@ static int ring_bias(void **memory, size_t nodes)
     return off * off * (double)nodes > 0.0576 * 36 || neighbours > 12;
 }
 
+/* Steps of a ring in the order of addresses that do not lead to the next node: one, from the last to the first. */
+static unsigned ring_jumps(void **memory, size_t nodes)
+{
+    nmb_ring_spec spec = {memory, nodes * 64, 64, 0, 1, 3};
+    nmb_ring *ring = NULL;
+    if (nmb_ring_create(&spec, &ring) || !ring_build(ring, 2))
+        return ~0u;
+    unsigned jumps = 0;
+    char *at = nmb_ring_start(ring, 0);
+    for (size_t i = 0; i < nodes; i++) {
+        char *next = *(void **)at;
+        jumps += (next - (char *)memory) / 64 != (at - (char *)memory) / 64 + 1;
+        at = next;
+    }
+    nmb_ring_destroy(ring);
+    return jumps;
+}
+
 static void test_rings(void)
 {
-    static const size_t strides[] = {8, 16, 64, 192, 4096, 4160}, windows[] = {1, 64, 4096, 65536, SIZE_MAX};
+    static const size_t strides[] = {8, 16, 64, 192, 4096, 4160}, windows[] = {0, 1, 64, 4096, 65536, SIZE_MAX};
     static const size_t sizes[] = {1, 2, 3, 16, 17, 64, 1000, 4097};
     static const unsigned chains[] = {1, 2, 3, 7, 16}, parts[] = {1, 2, 5};
     for (size_t s = 0; s < COUNT(strides); s++) {
@@ -104,6 +122,9 @@ static void test_rings(void)
         }
         check(cases && !wrong, "ring: stride %zu, %u cases, %u wrong", strides[s], cases, wrong);
     }
+    void **lines = malloc(1000 * 64);
+    check(lines && ring_jumps(lines, 1000) == 1, "ring: a window of 0 is the order of addresses");
+    free(lines);
     if (!quick) { /* windows so large that they are ordered in buckets */
         static const size_t large[] = {1 << 18, (1 << 19) + 4099};
         unsigned cases = 0, wrong = 0;

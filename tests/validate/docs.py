@@ -11,7 +11,7 @@ from numabench.validation.baseline import build
 from numabench.validation.metrics import REGISTRY
 from numabench.validation.validate import validate
 
-from .reference import earlier, judged, machines, published
+from .reference import core_to_core_before, earlier, judged, machines, published
 
 FILE = Path(__file__).parents[2] / "docs" / "validation.md"
 FAULTS = ("unexplained", "invalid measurement")
@@ -51,12 +51,15 @@ def replay() -> str:
             elif check.reason == "INVALID":
                 said["latency"] = f"{check.verdict}: {check.name}"
         before = earlier(one, all_of_them)
-        drift = ""
+        drift, held = "", None
         if before is not None:
-            first, now = published(before), published(one)
-            assert first is not None
+            then, now = published(before), published(one)
+            assert then is not None
             assert now is not None
-            held = validate(now, host=name, baseline=build([validate(first, host=before["name"])]))
+            held = validate(now, host=name, baseline=build([validate(then, host=before["name"])]))
+        else:
+            held = core_to_core_before(one, all_of_them)
+        if held is not None:
             bad = [c for c in held.checks if c.layer == "baseline" and c.verdict != "PASS"]
             drift = "; ".join(f"{c.verdict}: {c.label} {c.value:.4g} {c.unit}" for c in bad) or "PASS"
         about = "; ".join(f"{a['kind']} ({a['field']}): {a['verdict']}" for a in known)

@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 
-from numabench.machine import Cpu, Distances, Machine, Node, Package
+from numabench.machine import Cache, Cpu, Distances, Machine, Node, Package
 from numabench.record import Record
 from numabench.series import Case, Evidence, Sample, Series
+from numabench.validation.baseline import build
 from numabench.validation.outcome import Result
 from numabench.validation.validate import validate
 
 DATA = Path(__file__).parent / "data"
 GIB = 1 << 30
+CACHES = {1: 32 << 10, 2: 512 << 10, 3: 16 << 20}
 Rows = list[list[float | None]]
 
 
@@ -112,12 +114,12 @@ def published(one: dict[str, Any]) -> Record | None:
         for family, key in (("latency", "latency_ns"), ("bw.read", "bandwidth_gb_per_s"))
         if (rows := one.get(key))
     }
-    if not matrices:
+    found = core_to_core(one)
+    if not matrices and not found:
         return None
-    nodes = len(next(iter(matrices.values())))
+    nodes = len(next(iter(matrices.values()))) if matrices else one["nodes"]
     # Where the source does not say, nodes are taken to be of one package.
     machine = topology(one["sockets"] or 1, nodes, one["cpu"], tuple(one.get("cpuless_nodes", ())), one.get("slit"))
-    found = []
     for family, rows in matrices.items():
         small = any(a["kind"] == "buffer_too_small" and a["field"] == f"{family}_ns" for a in one["known_anomalies"])
         for i, row in enumerate(rows):
@@ -125,7 +127,42 @@ def published(one: dict[str, Any]) -> Record | None:
                 if value is not None:
                     # A buffer below four times the caches is what numabench flags when it plans such a case.
                     found.append(series(family, (i, j), [value], ("cache_suspect",) if small else ()))
+    if "cache_gb_per_s" in one:
+        machine = msgspec.structs.replace(
+            machine, caches=tuple(Cache(n, "unified", size, 64, (0,)) for n, size in CACHES.items())
+        )
+        found += caches(one)
     return record(machine, found) if found else None
+
+
+def core_to_core(one: dict[str, Any]) -> list[Series]:
+    """Lines between nodes, at home with either end."""
+    rows = [(home, one["c2c_ns"].get(f"mlc_remote_hitm_home_{home}") or []) for home in ("writer", "reader")]
+    return [
+        moved(
+            series("latency", (i, j if home == "reader" else i), [value], kernel="pingpong_flag"),
+            experiment="c2c",
+            cpus=(2 * i, 2 * j),
+        )
+        for home, matrix in rows
+        for i, row in enumerate(matrix)
+        for j, value in enumerate(row)
+        if value is not None
+    ]
+
+
+def caches(one: dict[str, Any]) -> list[Series]:
+    """Rates of the caches, at half of usual sizes, and of memory."""
+    rates = [(size // 2, one["cache_gb_per_s"][f"l{n}"]) for n, size in CACHES.items()]
+    return [
+        moved(series("bw.read", (0, 0), [value]), experiment="hierarchy", cpus=(0,), bytes=size)
+        for size, value in (*rates, (1 << 30, one["peak_gb_per_s"]["reads"]))
+    ]
+
+
+def moved(one: Series, **case: Any) -> Series:
+    """The series as that of another experiment."""
+    return msgspec.structs.replace(one, case=msgspec.structs.replace(one.case, **case))
 
 
 def judged(one: dict[str, Any]) -> Result | None:
@@ -134,18 +171,29 @@ def judged(one: dict[str, Any]) -> Result | None:
     return validate(found, host=one["name"]) if found else None
 
 
-def earlier(one: dict[str, Any], all_of_them: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+def earlier(
+    one: dict[str, Any], all_of_them: dict[str, dict[str, Any]], any_method: bool = False
+) -> dict[str, Any] | None:
     """The run before this one of the same machine, by the same method; None without one."""
     mine = [
         other
         for other in all_of_them.values()
         if one.get("group")
         and other.get("group") == one["group"]
-        and other.get("method") == one.get("method")
+        and (any_method or other.get("method") == one.get("method"))
         and (other["source"].get("date") or "") < (one["source"].get("date") or "")
         and published(other) is not None
     ]
     return max(mine, key=lambda other: other["source"].get("date") or "", default=None)
+
+
+def core_to_core_before(one: dict[str, Any], all_of_them: dict[str, dict[str, Any]]) -> Result | None:
+    """Core-to-core figures alone against those of the run before, by whatever method that took its matrices."""
+    before = earlier(one, all_of_them, any_method=True)
+    alone = [published(x | {"latency_ns": None, "bandwidth_gb_per_s": None}) for x in (before, one) if x]
+    if len(alone) < 2 or alone[0] is None or alone[1] is None:
+        return None
+    return validate(alone[1], host=one["name"], baseline=build([validate(alone[0], host="before")]))
 
 
 def builtins(value: object) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from numabench.series import Case, Options, Sample
-from numabench.validation.validate import validate
+from numabench.validation.validate import EXPERIMENTS, validate
 from numabench.validation.visit import visit
 from tests.fakes import Fake, two_nodes
 
@@ -62,3 +62,13 @@ def test_what_the_second_measurement_does_not_show_is_noise() -> None:
     result = validate(record, again=again)
     assert "NOISE" in [check.reason for check in result.checks]
     assert result.verdict == "WARN", result.reason
+
+
+def test_what_a_specification_asks_for_is_measured() -> None:
+    always = {one.case.experiment for one in visit(OPTIONS, machine=two_nodes(), backend=Fake(noise=0.004))[0].series}
+    assert always == set(EXPERIMENTS)
+    record, _ = visit(OPTIONS, machine=two_nodes(), backend=Fake(noise=0.004), wanted=["c2c.remote", "latency.local"])
+    assert {one.case.experiment for one in record.series} == {*EXPERIMENTS, "c2c"}
+    values = validate(record).values
+    assert set(values["c2c.remote"]) == {"node0->node1"}
+    assert set(values["latency.sequential_over_random"]) == {"node0", "node1"}
