@@ -175,13 +175,17 @@ typedef struct nmb_args {
     const nmb_clock *clock;       /* set by the run, as is stop */
     const int *stop;              /* long kernels look at it between blocks and return early when it is not 0 */
     /* gemm: row-major m x n = m x k times k x n; leading dimensions in elements; scratch is at least
-     * nmb_gemm_scratch() bytes; block sizes of 0 mean the kernel's own. */
+     * nmb_gemm_scratch() bytes; block sizes of 0 mean the kernel's own. `transposed`: of nmb_transposed, A lies as
+     * k x m, B as n x k. */
     size_t m, n, k, lda, ldb, ldc;
     double alpha, beta;
     void *scratch;
     size_t scratch_bytes;
     size_t mc, kc, nc;
+    unsigned transposed;
 } nmb_args;
+
+enum nmb_transposed { NMB_A_TRANSPOSED = 1, NMB_B_TRANSPOSED = 2 };
 
 /* Runs `loops` rounds and returns a value that depends on all data read, so that no load can be removed. */
 typedef uint64_t (*nmb_kernel_fn)(nmb_args *args, uint64_t loops);

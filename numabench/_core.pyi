@@ -9,6 +9,7 @@ MAX_CHAINS: int
 RING_JOBS: tuple[str, ...]
 PAGE_KINDS: tuple[str, ...]
 POLICIES: tuple[str, ...]
+LAYOUTS: tuple[str, ...]
 WAITS: tuple[str, ...]
 
 class Stamp(NamedTuple):
@@ -144,7 +145,7 @@ class Kernel:
     def dependent(self) -> bool: ...
     @property
     def collective(self) -> bool: ...
-    def gemm_scratch(self, m: int, n: int, k: int) -> int: ...
+    def gemm_scratch(self, m: int, n: int, k: int, blocks: tuple[int, int, int] = ...) -> int: ...
 
 def tiers() -> tuple[tuple[str, str, bool, tuple[Kernel, ...]], ...]: ...
 def setup_kernel(name: str) -> Kernel: ...
@@ -195,6 +196,8 @@ class Work:
         ldc: int = 0,
         alpha: float = 1,
         beta: float = 0,
+        layout: str = "nn",
+        blocks: tuple[int, int, int] = ...,
         loops: int = 0,
         block: int = 0,
     ) -> Self: ...

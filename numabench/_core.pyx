@@ -22,6 +22,7 @@ MAX_CHAINS = NMB_MAX_CHAINS
 RING_JOBS = ("ring_order", "ring_shuffle", "ring_link", "ring_prove")
 PAGE_KINDS = ("base", "thp", "2M", "1G", "any")
 POLICIES = ("local", "bind", "preferred", "interleave", "weighted")
+LAYOUTS = ("nn", "tn", "nt", "tt")  # A and B: n as it is, t transposed; the position's bits are nmb_transposed
 WAITS = ("spin", "futex", "polite")
 DEF POLL_MS = 100
 
@@ -142,9 +143,10 @@ cdef class Kernel:
     def __repr__(self):
         return f"<Kernel {self.family}/{self.name} {self.tier}>"
 
-    def gemm_scratch(self, size_t m, size_t n, size_t k):
+    def gemm_scratch(self, size_t m, size_t n, size_t k, blocks=(0, 0, 0)):
         """Bytes of packing buffer that one thread needs for an m x n x k multiplication (gemm and gemv)."""
-        return nmb_gemm_scratch(self.c, m, n, k, 0, 0, 0)
+        mc, kc, nc = blocks
+        return nmb_gemm_scratch(self.c, m, n, k, mc, kc, nc)
 
 
 cdef Kernel wrap_kernel(const nmb_kernel *c, str tier):

@@ -82,6 +82,7 @@ cdef extern from "nmb.h" nogil:
         double alpha, beta
         void *scratch
         size_t scratch_bytes, mc, kc, nc
+        unsigned transposed
 
     ctypedef struct nmb_barrier:
         unsigned arrived

@@ -12,6 +12,7 @@ cdef class Work:
     here, since a kernel checks nothing.
 
     ``delay``: dependent additions after every four lines of a stream (``Clock.additions`` turns ns into them).
+    gemm: ``layout`` of LAYOUTS says whether A lies as k x m, B as n x k; ``blocks`` (mc, kc, nc), 0 the kernel's own.
     gather: ``a`` is a table of ``bytes`` in rows of ``stride`` bytes, ``b`` the ``k`` uint32 row numbers to visit.
     shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes), ``part`` of ``parts``, ``wait`` of
     WAITS, ``ticks`` room for one uint64 a round (ticks of the team's clock at its end). allreduce_f32: the parts'
@@ -27,10 +28,11 @@ cdef class Work:
         self, Kernel kernel, a=None, b=None, c=None, d=None, scratch=None, size_t bytes=0, size_t stride=0,
         double scalar=0, uint64_t delay=0, uint64_t seed=1, Ring ring=None, unsigned chains=0, unsigned part=0,
         unsigned parts=1, shared=None, str wait="spin", ticks=None, size_t m=0, size_t n=0, size_t k=0, size_t lda=0,
-        size_t ldb=0, size_t ldc=0, double alpha=1, double beta=0, uint64_t loops=0, size_t block=0,
+        size_t ldb=0, size_t ldc=0, double alpha=1, double beta=0, str layout="nn", blocks=(0, 0, 0),
+        uint64_t loops=0, size_t block=0,
     ):
         cdef nmb_args *args = &self.c.args
-        cdef size_t size, element, room, rows, columns
+        cdef size_t element, room, rows_a, across_a, rows_b, across_b
         memset(&self.c, 0, sizeof(self.c))
         self.kernel, self.regions, self.ring = kernel, [], ring
         if kernel is None:
@@ -44,13 +46,18 @@ cdef class Work:
         args.m, args.n, args.k, args.lda, args.ldb, args.ldc = m, n, k, lda, ldb, ldc
         args.alpha, args.beta = alpha, beta
         if kernel.family in ("gemm", "gemv"):
-            rows, columns = (n, k) if kernel.family == "gemv" else (k, n)
-            if lda < k or ldb < columns or ldc < n:
+            args.mc, args.kc, args.nc = blocks
+            if layout not in LAYOUTS or (kernel.family == "gemv" and layout != "nn"):
+                raise ValueError(f"layout {layout!r}: one of {', '.join(LAYOUTS)}, and nn only where B lies transposed")
+            args.transposed = LAYOUTS.index(layout)
+            rows_a, across_a = (k, m) if layout[0] == "t" else (m, k)
+            rows_b, across_b = (n, k) if layout[1] == "t" or kernel.family == "gemv" else (k, n)
+            if lda < across_a or ldb < across_b or ldc < n:
                 raise ValueError("leading dimension smaller than the row")
-            args.a = self.at(a, self.span(m, k, lda, kernel.sizes[0]))
-            args.b = self.at(b, self.span(rows, columns, ldb, kernel.sizes[1]))
+            args.a = self.at(a, self.span(rows_a, across_a, lda, kernel.sizes[0]))
+            args.b = self.at(b, self.span(rows_b, across_b, ldb, kernel.sizes[1]))
             args.c = self.at(c, self.span(m, n, ldc, kernel.sizes[2]))
-            room = nmb_gemm_scratch(kernel.c, m, n, k, 0, 0, 0)
+            room = nmb_gemm_scratch(kernel.c, m, n, k, args.mc, args.kc, args.nc)
             args.scratch, args.scratch_bytes = self.at(scratch, room), room
         elif kernel.family == "peak":
             args.m, args.n = kernel.shape

@@ -17,6 +17,7 @@
 enum {
     GEMM_NAME(vl) = sizeof(GEMM_V) / sizeof(GEMM_T), /* words per vector */
     GEMM_NAME(nr) = GEMM_NV * GEMM_NAME(vl),
+    GEMM_NAME(mp) = (GEMM_MR + GEMM_NAME(vl) - 1) / GEMM_NAME(vl) * GEMM_NAME(vl), /* MR in whole vectors */
     GEMM_NAME(kb) = NMB_LINE / sizeof(GEMM_T), /* words of A packed together: one cache line per row */
     GEMM_NAME(unit) = sizeof(GEMM_T) / sizeof(GEMM_P),
     GEMM_NAME(line) = NMB_LINE / sizeof(GEMM_P), /* elements of the same */
@@ -27,6 +28,73 @@ enum {
 /* Words of a packed block: multiples of kb, so that the innermost loop has a constant length. The padding is zero in
  * both: whatever else A and B hold, it adds nothing. */
 static inline size_t GEMM_NAME(padded)(size_t k) { return (k + GEMM_NAME(line) - 1) / GEMM_NAME(line) * GEMM_NAME(kb); }
+
+/* Packs neighbours in depth, of which `count` are there, into a line of words. */
+static NMB_INLINE void GEMM_NAME(along)(GEMM_W *to, const GEMM_IN *src, size_t count, const int offset)
+{
+    GEMM_P own[GEMM_NAME(line)]; /* which src cannot be part of, so that vectors are copied */
+    if (count >= GEMM_NAME(line))
+        for (size_t e = 0; e < GEMM_NAME(line); e++)
+            own[e] = (GEMM_P)(offset ? GEMM_PACK(src[e]) + offset : GEMM_PACK(src[e]));
+    else
+        for (size_t e = 0; e < GEMM_NAME(line); e++)
+            own[e] = (GEMM_P)(e < count ? GEMM_PACK(src[e]) + offset : 0);
+    __builtin_memcpy(to, own, sizeof own);
+}
+
+/* Packs UNIT whole rows of `wide` elements (a constant). Words are put together in registers where they are of several
+ * elements: compilers find vectors for that, but none for scattered bytes. The first element is the lowest. */
+static NMB_INLINE void GEMM_NAME(weave)(GEMM_W *to, const size_t wide, const GEMM_IN *row, size_t ld, const int offset)
+{
+    enum { bits = 8 * sizeof(GEMM_P), most = GEMM_NAME(nr) > GEMM_NAME(mp) ? GEMM_NAME(nr) : GEMM_NAME(mp) };
+    if (GEMM_NAME(unit) == 1) {
+        GEMM_P own[most];
+        for (size_t i = 0; i < wide; i++)
+            own[i] = (GEMM_P)(offset ? GEMM_PACK(row[i]) + offset : GEMM_PACK(row[i]));
+        __builtin_memcpy(to, own, wide * sizeof *to);
+        return;
+    }
+    uint32_t own[most];
+    for (size_t i = 0; i < wide; i++) {
+        uint32_t word = 0;
+        NMB_EACH(u, GEMM_NAME(unit))
+        word |= ((uint32_t)((int)GEMM_PACK(row[u * ld + i]) + offset) & (UINT32_MAX >> (32 - bits % 32) % 32))
+                << u * bits % 32;
+        own[i] = word;
+    }
+    __builtin_memcpy(to, own, wide * sizeof *to);
+}
+
+/* Packs UNIT rows, of which `deep` are there, into a row of `wide` words (a constant), of which `count` are there. */
+static NMB_INLINE void GEMM_NAME(across)(GEMM_W *to, const size_t wide, const GEMM_IN *row, size_t ld, size_t count,
+                                         size_t deep, const int offset)
+{
+    const size_t unit = GEMM_NAME(unit);
+    GEMM_P *dst = (GEMM_P *)to;
+    if (deep >= unit && count >= wide) {
+        GEMM_NAME(weave)(to, wide, row, ld, offset);
+        return;
+    }
+    for (size_t i = 0; i < wide; i++)
+        for (size_t u = 0; u < unit; u++)
+            dst[i * unit + u] = (GEMM_P)(u < deep && i < count ? GEMM_PACK(row[u * ld + i]) + offset : 0);
+}
+
+/* Transposes a square of words, as wide as a vector: what comes in is one long row, whose halves are riffled as often
+ * as a column's number has bits. */
+static NMB_INLINE void GEMM_NAME(turn)(GEMM_W *to, size_t ld_to, const GEMM_W *from, size_t ld_from)
+{
+    enum { vl = GEMM_NAME(vl), half = vl / 2 };
+    GEMM_V x[vl], y[vl];
+    NMB_EACH(i, vl) x[i] = GEMM_OF(load)((const GEMM_T *)(from + i * ld_from));
+    NMB_EACH(bit, 4)
+    if (1 << bit < vl) {
+        NMB_EACH(i, vl)
+        y[i] = i % 2 ? GEMM_OF(second)(x[i / 2], x[i / 2 + half]) : GEMM_OF(first)(x[i / 2], x[i / 2 + half]);
+        NMB_EACH(i, vl) x[i] = y[i];
+    }
+    NMB_EACH(i, vl) GEMM_OF(store)((GEMM_T *)(to + i * ld_to), x[i]);
+}
 
 /* Packs m <= MR rows of A into a sliver: blocks of m lines, rows of a block one after another. No transposition is
  * needed, as the micro-kernel broadcasts single words and finds them at constant distances. */
@@ -48,6 +116,25 @@ static void GEMM_NAME(pack_a)(GEMM_W *to, const GEMM_IN *a, size_t lda, size_t m
         }
 }
 
+/* The same of an A that lies transposed; behind the m columns there are more, `count` in all. */
+static void GEMM_NAME(pack_a_turned)(GEMM_W *to, const GEMM_IN *a, size_t lda, size_t m, size_t count, size_t kc)
+{
+    enum { kb = GEMM_NAME(kb), mp = GEMM_NAME(mp), line = GEMM_NAME(line), unit = GEMM_NAME(unit) };
+    GEMM_W from[kb * mp], turned[mp * kb];
+    for (size_t k = 0; k < kc; k += line, to += m * kb) {
+        for (size_t w = 0, at = k; w < kb; w++, at += unit) {
+            for (size_t u = 0; at + line + u < kc && u < unit; u++)
+                __builtin_prefetch(a + (at + line + u) * lda);
+            GEMM_NAME(across)(from + w * mp, mp, a + (at < kc ? at : 0) * lda, lda, count, at < kc ? kc - at : 0,
+                              GEMM_OFFSET);
+        }
+        for (size_t i = 0; i < mp; i += GEMM_NAME(vl))
+            for (size_t w = 0; w < kb; w += GEMM_NAME(vl))
+                GEMM_NAME(turn)(turned + i * kb + w, kb, from + w * mp + i, mp);
+        __builtin_memcpy(to, turned, m * kb * sizeof *to);
+    }
+}
+
 /* Packs n columns of B into slivers of nr columns: rows of nr words, zeros below up to a multiple of kb rows. Row by
  * row, as B lies in memory; the hardware follows a row but does not see the next one coming. */
 static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
@@ -65,13 +152,9 @@ static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n
             for (size_t u = 0; k + u + ahead < kc && u < unit; u++)
                 for (size_t i = 0; i < nr; i += NMB_LINE / sizeof(GEMM_IN))
                     __builtin_prefetch(row + (ahead + u) * ldb + i);
-            if (k + unit <= kc && n - j >= nr) {
-                GEMM_P own[GEMM_NAME(nr) * GEMM_NAME(unit)];
-                for (size_t i = 0; i < GEMM_NAME(nr); i++)
-                    for (size_t u = 0; u < GEMM_NAME(unit); u++)
-                        own[i * GEMM_NAME(unit) + u] = (GEMM_P)GEMM_PACK(row[u * ldb + i]);
-                __builtin_memcpy(dst, own, sizeof own);
-            } else
+            if (k + unit <= kc && n - j >= nr)
+                GEMM_NAME(weave)(words + w * nr, GEMM_NAME(nr), row, ldb, 0);
+            else
                 for (size_t i = 0; i < nr; i++)
                     for (size_t u = 0; u < unit; u++)
                         dst[i * unit + u] = (GEMM_P)(k + u < kc && j + i < n ? GEMM_PACK(row[u * ldb + i]) : 0);
@@ -79,6 +162,34 @@ static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n
                 for (size_t u = 0; u < GEMM_NAME(unit); u++)
                     words[deep * nr + i] -= (GEMM_W)(GEMM_OFFSET * (int)dst[i * unit + u]);
         }
+}
+
+/* The same of a B that lies transposed: its rows are followed, some lines ahead, and squares of them turned. */
+static void GEMM_NAME(pack_b_turned)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
+{
+    enum { nr = GEMM_NAME(nr), kb = GEMM_NAME(kb), line = GEMM_NAME(line), ahead = 4 * line };
+    const size_t deep = GEMM_NAME(padded)(kc);
+    GEMM_W from[nr * kb];
+    for (size_t j = 0; j < n; j += nr, to += (deep + GEMM_NAME(sums)) * nr) {
+        for (size_t i = 0; GEMM_OFFSET && i < nr; i++)
+            to[deep * nr + i] = 0;
+        for (size_t k = 0, w = 0; k < kc; k += line, w += kb) {
+            for (size_t i = 0; i < nr; i++) {
+                const GEMM_IN *row = b + (i < n - j ? j + i : j) * ldb + k;
+                if (k + ahead < kc)
+                    __builtin_prefetch(row + ahead);
+                GEMM_NAME(along)(from + i * kb, row, i < n - j ? kc - k : 0, 0);
+            }
+            for (size_t i = 0; i < nr; i += GEMM_NAME(vl))
+                for (size_t p = 0; p < kb; p += GEMM_NAME(vl))
+                    GEMM_NAME(turn)(to + (w + p) * nr + i, nr, from + i * kb + p, kb);
+            const GEMM_P *dst = (const GEMM_P *)(to + w * nr);
+            for (size_t p = 0; GEMM_OFFSET && p < kb; p++)
+                for (size_t i = 0; i < nr; i++, dst += GEMM_NAME(unit))
+                    for (size_t u = 0; u < GEMM_NAME(unit); u++)
+                        to[deep * nr + i] -= (GEMM_W)(GEMM_OFFSET * (int)dst[u]);
+        }
+    }
 }
 
 /* C tile (rows x n, n at most nr) = alpha * sliver of A * sliver of B + beta * C. `rows` is a constant. Memory is asked
@@ -176,6 +287,7 @@ static GEMM_TARGET void GEMM_NAME(rows)(size_t m, size_t kc, const GEMM_W *a, co
 static GEMM_TARGET int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
 {
     const GEMM_IN *a = x->a, *b = x->b;
+    const int turned = (x->transposed & NMB_A_TRANSPOSED) != 0;
     GEMM_T *c = x->c;
     GEMM_W *packed_b = x->scratch, *packed_a = packed_b + (GEMM_NAME(padded)(kc) + GEMM_NAME(sums)) * nc;
     for (size_t i = 0; i < x->m; i += mc) {
@@ -189,20 +301,25 @@ static GEMM_TARGET int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, 
                 const size_t nb = x->n - j < nc ? x->n - j : nc;
                 if (x->stop && __atomic_load_n(x->stop, __ATOMIC_RELAXED))
                     return 0;
-                if (kn || GEMM_OFFSET)
+                if (x->transposed & NMB_B_TRANSPOSED)
+                    GEMM_NAME(pack_b_turned)(packed_b, b + j * x->ldb + k, x->ldb, nb, kn);
+                else
                     GEMM_NAME(pack_b)(packed_b, b + k * x->ldb + j, x->ldb, nb, kn);
                 for (size_t s = 0; s < slivers; s++) {
                     const size_t r = mb * s / slivers, after = mb * (s + 1) / slivers, rows = after - r;
-                    const GEMM_IN *source = a + (i + r) * x->lda + k;
+                    const GEMM_IN *source = turned ? a + k * x->lda + i + r : a + (i + r) * x->lda + k;
                     GEMM_W *sliver = packed_a + r * deep;
-                    if (kn && !j) /* just in time: its first use finds it in L1 */
+                    if (!j && turned) /* just in time: its first use finds it in L1 */
+                        GEMM_NAME(pack_a_turned)(sliver, source, x->lda, rows, x->m - i - r, kn);
+                    else if (!j)
                         GEMM_NAME(pack_a)(sliver, source, x->lda, rows, kn);
+                    const int packed = j || turned;
                     GEMM_NAME(rows)(rows, deep, sliver, packed_b, (GEMM_S)(GEMM_T)x->alpha,
                                     k ? 1 : (GEMM_S)(GEMM_T)x->beta, c + (i + r) * x->ldc + j, x->ldc, nb,
                                     s + 1 == slivers ? (const GEMM_IN *)sliver
-                                    : j              ? (const GEMM_IN *)(sliver + rows * deep)
+                                    : packed         ? (const GEMM_IN *)(sliver + rows * deep)
                                                      : source + rows * x->lda,
-                                    j ? deep * sizeof(GEMM_W) / sizeof(GEMM_IN) : x->lda);
+                                    packed ? deep * sizeof(GEMM_W) / sizeof(GEMM_IN) : x->lda);
                 }
             }
             k += kn;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tier's vectors of f32, f64 and s32 for the computing kernels, under the same names in every tier: nmb_v_f32 and
- * nmb_load_f32 and so on. fma(x, y, z) is x * y + z, in one rounding where the tier has it. Integers wrap around. */
+ * nmb_load_f32 and so on. fma(x, y, z) is x * y + z, in one rounding where the tier has it. Integers wrap around. first
+ * and second are the halves of x0 y0 x1 y1 ... */
 #ifndef NMB_KERNELS_LANES_H
 #define NMB_KERNELS_LANES_H
 
@@ -19,7 +20,7 @@
 #endif
 #define NMB_INLINE inline __attribute__((always_inline))
 
-#define NMB_TYPE_LANES(tag, elem, vec, load, store, splat, add, sum, mul, fma)                                         \
+#define NMB_TYPE_LANES(tag, elem, vec, load, store, splat, add, sum, mul, fma, first, second)                          \
     typedef vec nmb_v_##tag;                                                                                           \
     static NMB_INLINE vec nmb_load_##tag(const elem *p) { return load; }                                               \
     static NMB_INLINE void nmb_store_##tag(elem *p, vec x) { store; }                                                  \
@@ -27,7 +28,9 @@
     static NMB_INLINE vec nmb_add_##tag(vec x, vec y) { return add; }                                                  \
     static NMB_INLINE elem nmb_sum_##tag(vec x) { return sum; }                                                        \
     static NMB_INLINE vec nmb_mul_##tag(vec x, vec y) { return mul; }                                                  \
-    static NMB_INLINE vec nmb_fma_##tag(vec x, vec y, vec z) { return fma; }
+    static NMB_INLINE vec nmb_fma_##tag(vec x, vec y, vec z) { return fma; }                                           \
+    static NMB_INLINE vec nmb_first_##tag(vec x, vec y) { return first; }                                              \
+    static NMB_INLINE vec nmb_second_##tag(vec x, vec y) { return second; }
 
 /* Words at any address, of whatever type they are. */
 typedef uint64_t __attribute__((may_alias, aligned(1))) nmb_any64;
@@ -78,13 +81,21 @@ static NMB_INLINE int32_t nmb_sum512_epi32(__m512i x)
 {
     return nmb_sum256_epi32(_mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1)));
 }
+#define NMB_RIFFLE_16(from)                                                                                            \
+    _mm512_setr_epi32(from, from + 16, from + 1, from + 17, from + 2, from + 18, from + 3, from + 19, from + 4,        \
+                      from + 20, from + 5, from + 21, from + 6, from + 22, from + 7, from + 23)
+#define NMB_RIFFLE_8(from)                                                                                             \
+    _mm512_setr_epi64(from, from + 8, from + 1, from + 9, from + 2, from + 10, from + 3, from + 11)
 NMB_TYPE_LANES(f32, float, __m512, _mm512_loadu_ps(p), _mm512_storeu_ps(p, x), _mm512_set1_ps(x), _mm512_add_ps(x, y),
-               nmb_sum512_ps(x), _mm512_mul_ps(x, y), _mm512_fmadd_ps(x, y, z))
+               nmb_sum512_ps(x), _mm512_mul_ps(x, y), _mm512_fmadd_ps(x, y, z),
+               _mm512_permutex2var_ps(x, NMB_RIFFLE_16(0), y), _mm512_permutex2var_ps(x, NMB_RIFFLE_16(8), y))
 NMB_TYPE_LANES(f64, double, __m512d, _mm512_loadu_pd(p), _mm512_storeu_pd(p, x), _mm512_set1_pd(x), _mm512_add_pd(x, y),
-               nmb_sum512_pd(x), _mm512_mul_pd(x, y), _mm512_fmadd_pd(x, y, z))
+               nmb_sum512_pd(x), _mm512_mul_pd(x, y), _mm512_fmadd_pd(x, y, z),
+               _mm512_permutex2var_pd(x, NMB_RIFFLE_8(0), y), _mm512_permutex2var_pd(x, NMB_RIFFLE_8(4), y))
 NMB_TYPE_LANES(s32, int32_t, __m512i, _mm512_loadu_si512(p), _mm512_storeu_si512(p, x), _mm512_set1_epi32(x),
                _mm512_add_epi32(x, y), nmb_sum512_epi32(x), _mm512_mullo_epi32(x, y),
-               _mm512_add_epi32(_mm512_mullo_epi32(x, y), z))
+               _mm512_add_epi32(_mm512_mullo_epi32(x, y), z), _mm512_permutex2var_epi32(x, NMB_RIFFLE_16(0), y),
+               _mm512_permutex2var_epi32(x, NMB_RIFFLE_16(8), y))
 /* `bytes` at p (a power of two) over and over. */
 static NMB_INLINE __m256i nmb_repeat_half(const size_t bytes, const void *p)
 {
@@ -124,12 +135,18 @@ static NMB_INLINE __m512i nmb_mac_s16(__m512i x, __m512i y, __m512i z)
 
 #elif NMB_TIER_AVX2
 NMB_TYPE_LANES(f32, float, __m256, _mm256_loadu_ps(p), _mm256_storeu_ps(p, x), _mm256_set1_ps(x), _mm256_add_ps(x, y),
-               nmb_sum256_ps(x), _mm256_mul_ps(x, y), _mm256_fmadd_ps(x, y, z))
+               nmb_sum256_ps(x), _mm256_mul_ps(x, y), _mm256_fmadd_ps(x, y, z),
+               _mm256_permute2f128_ps(_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y), 0x20),
+               _mm256_permute2f128_ps(_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y), 0x31))
 NMB_TYPE_LANES(f64, double, __m256d, _mm256_loadu_pd(p), _mm256_storeu_pd(p, x), _mm256_set1_pd(x), _mm256_add_pd(x, y),
-               nmb_sum256_pd(x), _mm256_mul_pd(x, y), _mm256_fmadd_pd(x, y, z))
+               nmb_sum256_pd(x), _mm256_mul_pd(x, y), _mm256_fmadd_pd(x, y, z),
+               _mm256_permute2f128_pd(_mm256_unpacklo_pd(x, y), _mm256_unpackhi_pd(x, y), 0x20),
+               _mm256_permute2f128_pd(_mm256_unpacklo_pd(x, y), _mm256_unpackhi_pd(x, y), 0x31))
 NMB_TYPE_LANES(s32, int32_t, __m256i, _mm256_loadu_si256((const void *)p), _mm256_storeu_si256((void *)p, x),
                _mm256_set1_epi32(x), _mm256_add_epi32(x, y), nmb_sum256_epi32(x), _mm256_mullo_epi32(x, y),
-               _mm256_add_epi32(_mm256_mullo_epi32(x, y), z))
+               _mm256_add_epi32(_mm256_mullo_epi32(x, y), z),
+               _mm256_permute2x128_si256(_mm256_unpacklo_epi32(x, y), _mm256_unpackhi_epi32(x, y), 0x20),
+               _mm256_permute2x128_si256(_mm256_unpacklo_epi32(x, y), _mm256_unpackhi_epi32(x, y), 0x31))
 static NMB_INLINE __m128i nmb_repeat_half(const size_t bytes, const void *p)
 {
     if (bytes == 16)
@@ -162,11 +179,11 @@ static NMB_INLINE __m256i nmb_mac_s16(__m256i x, __m256i y, __m256i z)
 
 #elif NMB_TIER_NEON
 NMB_TYPE_LANES(f32, float, float32x4_t, vld1q_f32(p), vst1q_f32(p, x), vdupq_n_f32(x), vaddq_f32(x, y), vaddvq_f32(x),
-               vmulq_f32(x, y), vfmaq_f32(z, x, y))
+               vmulq_f32(x, y), vfmaq_f32(z, x, y), vzip1q_f32(x, y), vzip2q_f32(x, y))
 NMB_TYPE_LANES(f64, double, float64x2_t, vld1q_f64(p), vst1q_f64(p, x), vdupq_n_f64(x), vaddq_f64(x, y), vaddvq_f64(x),
-               vmulq_f64(x, y), vfmaq_f64(z, x, y))
+               vmulq_f64(x, y), vfmaq_f64(z, x, y), vzip1q_f64(x, y), vzip2q_f64(x, y))
 NMB_TYPE_LANES(s32, int32_t, int32x4_t, vld1q_s32(p), vst1q_s32(p, x), vdupq_n_s32(x), vaddq_s32(x, y), vaddvq_s32(x),
-               vmulq_s32(x, y), vmlaq_s32(z, x, y))
+               vmulq_s32(x, y), vmlaq_s32(z, x, y), vzip1q_s32(x, y), vzip2q_s32(x, y))
 static NMB_INLINE int8x8_t nmb_repeat_half(const size_t bytes, const void *p)
 {
     return bytes == 8   ? vcreate_s8(*(const nmb_any64 *)p)
@@ -193,10 +210,11 @@ static NMB_INLINE int32x4_t nmb_mac_s16(int16x8_t x, int16x8_t y, int32x4_t z)
 }
 
 #else /* NMB_TIER_SCALAR: a vector is one element */
-NMB_TYPE_LANES(f32, float, float, *p, *p = x, x, x + y, x, x *y, x *y + z)
-NMB_TYPE_LANES(f64, double, double, *p, *p = x, x, x + y, x, x *y, x *y + z)
+NMB_TYPE_LANES(f32, float, float, *p, *p = x, x, x + y, x, x *y, x *y + z, ((void)y, x), ((void)x, y))
+NMB_TYPE_LANES(f64, double, double, *p, *p = x, x, x + y, x, x *y, x *y + z, ((void)y, x), ((void)x, y))
 NMB_TYPE_LANES(s32, int32_t, int32_t, *p, *p = x, x, (int32_t)((uint32_t)x + (uint32_t)y), x,
-               (int32_t)((uint32_t)x * (uint32_t)y), (int32_t)((uint32_t)x * (uint32_t)y + (uint32_t)z))
+               (int32_t)((uint32_t)x * (uint32_t)y), (int32_t)((uint32_t)x * (uint32_t)y + (uint32_t)z), ((void)y, x),
+               ((void)x, y))
 #endif
 
 #endif

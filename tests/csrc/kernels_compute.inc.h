@@ -52,12 +52,14 @@ static void *matrix_of(size_t count, unsigned size, int whole, unsigned factor)
     return matrix;
 }
 
-static const char *check_product(const nmb_kernel *kernel, size_t m, size_t n, size_t k, double alpha, double beta)
+static const char *check_product(const nmb_kernel *kernel, size_t m, size_t n, size_t k, double alpha, double beta,
+                                 unsigned transposed)
 {
-    const int transposed = !strcmp(kernel->family, "gemv");
+    const int ta = transposed & NMB_A_TRANSPOSED, tb = transposed & NMB_B_TRANSPOSED || !strcmp(kernel->family, "gemv");
     const unsigned *all = (const unsigned[]){kernel->sizes[0], kernel->sizes[1], kernel->sizes[2]};
-    const size_t lda = k + 1, ldb = (transposed ? k : n) + 2, ldc = n + 3;
-    const size_t count_a = (m - 1) * lda + k, count_b = ((transposed ? n : k) - 1) * ldb + (transposed ? k : n);
+    const size_t lda = (ta ? m : k) + 1, ldb = (tb ? k : n) + 2, ldc = n + 3;
+    const size_t count_a = ((ta ? k : m) - 1) * lda + (ta ? m : k);
+    const size_t count_b = ((tb ? n : k) - 1) * ldb + (tb ? k : n);
     const size_t count_c = (m - 1) * ldc + n, room = nmb_gemm_scratch(kernel, m, n, k, 0, 0, 0);
     const int whole = all[0] == 1;
     const char *wrong = NULL;
@@ -67,6 +69,7 @@ static const char *check_product(const nmb_kernel *kernel, size_t m, size_t n, s
     nmb_args args = {.a = a, .b = b, .c = c, .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc};
     args.alpha = alpha;
     args.beta = beta;
+    args.transposed = transposed;
     args.scratch = scratch;
     args.scratch_bytes = room;
     if (!a || !b || !c || !before || !scratch)
@@ -78,8 +81,8 @@ static const char *check_product(const nmb_kernel *kernel, size_t m, size_t n, s
         if (i % ldc < n) {
             double sum = 0;
             for (size_t p = 0; p < k; p++)
-                sum += element(a, i / ldc * lda + p, all[0], 0) *
-                       element(b, transposed ? i % ldc * ldb + p : p * ldb + i % ldc, all[1], 0);
+                sum += element(a, ta ? p * lda + i / ldc : i / ldc * lda + p, all[0], 0) *
+                       element(b, tb ? i % ldc * ldb + p : p * ldb + i % ldc, all[1], 0);
             want = alpha * sum + beta * want;
         }
         if (element(c, i, all[2], whole) != want)
@@ -98,9 +101,13 @@ static void check_products(const char *tier, const nmb_kernel *kernel)
     static const size_t shapes[][3] = {{1, 1, 1},   {1, 9, 700}, {2, 8, 65},   {3, 17, 33}, {5, 7, 130},
                                        {8, 16, 64}, {17, 3, 31}, {33, 13, 70}, {65, 9, 40}, {13, 67, 300}};
     const char *wrong = NULL;
+    const unsigned layouts = strcmp(kernel->family, "gemm") ? 1 : 4;
     unsigned cases = 0;
-    for (size_t s = 0; s < COUNT(shapes) && !wrong; s++, cases++)
-        wrong = check_product(kernel, shapes[s][0], shapes[s][1], shapes[s][2], s % 3 ? 1 : -2, s % 2 ? 0 : 3);
+    for (size_t s = 0; s < COUNT(shapes) * layouts && !wrong; s++, cases++) {
+        const size_t *shape = shapes[s / layouts];
+        wrong = check_product(kernel, shape[0], shape[1], shape[2], s % 3 ? 1 : -2, s % 5 % 2 ? 0 : 3,
+                              (unsigned)(s % layouts));
+    }
     report(tier, kernel, "products, tails, surroundings", cases, wrong);
 }
 

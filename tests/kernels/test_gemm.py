@@ -71,13 +71,18 @@ class Bench:
         at_end: bool = True,
         loops: int = 1,
         infinite: bool = False,
+        layout: str = "nn",
+        blocks: Shape = (0, 0, 0),
     ) -> None:
         (m, n, k), (alpha, beta) = shape, scalars
         for region in self.regions:  # not a number wherever no operand is
             region.as_array("u1")[:] = 0xFF
-        lda, ldb, ldc = k + pads[0], n + pads[1], n + pads[2]
-        at_a, a = self.matrix(0, m, k, lda, at_end)
-        at_b, b = self.matrix(1, k, n, ldb, at_end)
+        (rows_a, across_a), (rows_b, across_b) = (
+            shape[::-1] if how == "t" else shape for shape, how in zip(((m, k), (k, n)), layout, strict=True)
+        )
+        lda, ldb, ldc = across_a + pads[0], across_b + pads[1], n + pads[2]
+        at_a, a = self.matrix(0, rows_a, across_a, lda, at_end)
+        at_b, b = self.matrix(1, rows_b, across_b, ldb, at_end)
         at_c, c = self.matrix(2, m, n, ldc, at_end)
         if infinite:
             a[0, 0] = b[0, 0] = 0x7F80 if self.types[0] == "u2" else np.inf
@@ -88,18 +93,19 @@ class Bench:
         first = at_c // want.itemsize
         result = np.lib.stride_tricks.as_strided(want[first:], (m, n), (ldc * want.itemsize, want.itemsize))
         with np.errstate(invalid="ignore"):
-            once = (int(alpha) if exact else alpha) * (plain(a) @ plain(b))
+            left, right = (plain(x).T if how == "t" else plain(x) for x, how in zip((a, b), layout, strict=True))
+            once = (int(alpha) if exact else alpha) * (left @ right)
         for _ in range(loops):
             result[:] = once + ((int(beta) if exact else beta) * plain(result) if beta else 0)
         inputs = [self.regions[i].as_array("u1").copy() for i in (0, 1)]
-        room = kernel.gemm_scratch(m, n, k)
+        room = kernel.gemm_scratch(m, n, k, blocks)
         ra, rb, rc, scratch = self.regions
         work = _core.Work(
             kernel, a=(ra, at_a), b=(rb, at_b), c=(rc, at_c), scratch=(scratch, 0),
-            m=m, n=n, k=k, lda=lda, ldb=ldb, ldc=ldc, alpha=alpha, beta=beta, loops=loops,
+            m=m, n=n, k=k, lda=lda, ldb=ldb, ldc=ldc, alpha=alpha, beta=beta, layout=layout, blocks=blocks, loops=loops,
         )  # fmt: skip
         stamp = self.team.run([work])[0]
-        where = f"{shape}, alpha {alpha}, beta {beta}, {pads} between rows, {'end' if at_end else 'begin'}"
+        where = f"{shape} {layout}, alpha {alpha}, beta {beta}, {pads} between rows, {'end' if at_end else 'begin'}"
         # Equal in value (-0 is 0), and not a number exactly where nothing was to be written.
         assert np.array_equal(self.regions[2].as_array(self.types[1]), want, equal_nan=not exact), where
         assert all(np.array_equal(self.regions[i].as_array("u1"), inputs[i]) for i in (0, 1)), where
@@ -157,9 +163,11 @@ def test_sizes_around_the_micro_kernel(small: tuple[_core.Kernel, Bench]) -> Non
     kernel, bench = small
     mr, nr = kernel.shape
     widths = sorted({0, 1, 2, 3, nr // 2, nr - 1, nr, nr + 1, 2 * nr - 1, 2 * nr, 2 * nr + 3})
-    depths, scalars = cycle(DEPTHS), cycle(SCALARS)
+    depths, scalars, layouts = cycle(DEPTHS), cycle(SCALARS), cycle(("nn", "nt", "tn", "nn", "tt"))
     for m, n, at_end in product(range(2 * mr + 3), widths, (False, True)):
-        bench.check(kernel, (m, n, next(depths)), next(scalars), (m % 2, n % 3, (m + n) % 3), at_end)
+        bench.check(
+            kernel, (m, n, next(depths)), next(scalars), (m % 2, n % 3, (m + n) % 3), at_end, layout=next(layouts)
+        )
 
 
 def test_every_depth_with_all_scalars(small: tuple[_core.Kernel, Bench]) -> None:
@@ -167,6 +175,8 @@ def test_every_depth_with_all_scalars(small: tuple[_core.Kernel, Bench]) -> None
     mr, nr = kernel.shape
     for k, scalars, pads in product(range(35), SCALARS, ((0, 0, 0), (5, 1, 5))):
         bench.check(kernel, (mr + 1, nr + 1, k), scalars, pads)
+    for k, layout in product(range(35), _core.LAYOUTS):
+        bench.check(kernel, (mr + 1, nr + 1, k), SCALARS[k % len(SCALARS)], (5, 1, 5), layout=layout)
 
 
 def test_loops_are_whole_multiplications(small: tuple[_core.Kernel, Bench]) -> None:
@@ -180,12 +190,19 @@ def test_infinity_stays_in_its_row_and_column(small: tuple[_core.Kernel, Bench])
     if bench.types[1] == "i4":
         pytest.skip("whole numbers have no infinity")
     mr, nr = kernel.shape
-    for m, n, k in product((1, mr, mr + 1), (1, nr, nr + 1), (1, 5, 16, 17)):
-        bench.check(kernel, (m, n, k), (1.0, 0.0), (1, 1, 1), infinite=True)
+    for m, n, k, layout in product((1, mr, mr + 1), (1, nr, nr + 1), (1, 5, 16, 17), _core.LAYOUTS):
+        bench.check(kernel, (m, n, k), (1.0, 0.0), (1, 1, 1), infinite=True, layout=layout)
 
 
 @pytest.mark.parametrize("kernel", GEMM, ids=named)
 def test_more_than_one_block(kernel: _core.Kernel) -> None:
-    for shape, scalars in zip(LARGE, SCALARS, strict=False):
+    for shape, scalars, layout in zip(LARGE, SCALARS, _core.LAYOUTS, strict=False):
         with bench_for(kernel, shape) as bench:
             bench.check(kernel, shape, scalars, (1, 5, 1))
+            bench.check(kernel, shape, scalars, (1, 5, 1), layout=layout)
+
+
+def test_blocks_of_any_size(small: tuple[_core.Kernel, Bench]) -> None:
+    kernel, bench = small
+    for blocks, layout in product(((1, 1, 1), (17, 40, 50), (40, 3, 1), (1, 80, 0), (0, 20, 1000)), _core.LAYOUTS):
+        bench.check(kernel, (64, 140, 80), (1.0, 2.0), (1, 5, 1), layout=layout, blocks=blocks)
