@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps
 from numabench.machine import Machine
 from numabench.memory import Buffer
 from numabench.series import Case, Evidence, Options, Sample
+from numabench.units import format_numbers, parse_numbers
 
 Windows = list[Stamps]
 RETAKES = 20  # of a window in which nobody's turn came
@@ -59,6 +61,17 @@ class Hardware:
 
     def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
         """Allocate once for the group, then run each case of it. Raises NumabenchError."""
+        try:
+            return self._measure(group, number, position, seed)
+        except NumabenchError as error:
+            wanted = {cpu for case in group for cpu in (*case.cpus, *case.touch_cpus)}
+            online = Tree().text("sys/devices/system/cpu/online")
+            gone = wanted - set(parse_numbers(online, "CPUs online")) if online else set()
+            if error.errno != errno.EINVAL or not gone:
+                raise
+            raise NumabenchError(f"CPU {format_numbers(sorted(gone))} went offline during the run ({error})") from error
+
+    def _measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
         own = getattr(jobs.family(group[0]), "samples", None)  # a family that measures in processes of its own
         if own is not None:
             return list(own(self, group, number, position, seed))

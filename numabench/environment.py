@@ -88,14 +88,16 @@ class Tree:
 def free_bytes(node: int, root: str | os.PathLike[str] = "/") -> int | None:
     """Bytes that a new buffer could take on ``node``: free memory and half of its clean page cache. None: not told.
 
-    Never more than the cgroup's memory limit leaves. The kernel's MemAvailable counts the page cache likewise.
+    Never more than the cgroup's memory limit leaves. As in the kernel's MemAvailable, which counts the page cache
+    likewise, what its zones keep back is not free: whoever takes of that on a node gets the out-of-memory killer.
     """
     tree = Tree(root)
     found, whole = tree.table(f"{_NODE}/node{node}/meminfo"), tree.table("proc/meminfo").get("MemAvailable")
     free = None
     if "MemFree" in found:
         cache = found.get("Active(file)", 0) + found.get("Inactive(file)", 0)
-        free = found["MemFree"] + max(0, cache - found.get("Dirty", 0) - found.get("Writeback", 0)) // 2
+        free = max(0, found["MemFree"] - _kept_back(tree, node))
+        free += max(0, cache - found.get("Dirty", 0) - found.get("Writeback", 0)) // 2
         if tree.text(f"{_NODE}/online") == str(node):
             # The only node: a virtual machine may be given memory on demand that its node does not count yet.
             free = max(free, whole or 0)
@@ -103,6 +105,12 @@ def free_bytes(node: int, root: str | os.PathLike[str] = "/") -> int | None:
         free = whole
     left = _memory_limit(tree)[1]
     return free if free is None or left is None else min(free, left)
+
+
+def _kept_back(tree: Tree, node: int) -> int:
+    """Bytes below the low watermarks of a node's zones."""
+    zones = re.findall(r"^Node (\d+), zone.*\n(?:  .*\n)*?\s+low\s+(\d+)$", tree.text("proc/zoneinfo") or "", re.M)
+    return sum(int(low) for number, low in zones if int(number) == node) * os.sysconf("SC_PAGESIZE")
 
 
 def free_huge_pages(node: int, page_bytes: int, root: str | os.PathLike[str] = "/") -> int | None:

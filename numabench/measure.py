@@ -303,6 +303,8 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     flags = [name for name in _names(passes) if 2 * sum(name in s.flags for s in passes) > len(passes)]
     if stats.half_width(ci, estimate) > tight(case, options):
         flags.append("ci_wide")
+    if failure:
+        flags.append("cut_short")
     if stats.allocation_dependent(between, within):
         flags.append("allocation_dependent")
     if stats.drift_p([s.value for s in passes]) < 0.01:
@@ -320,6 +322,7 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
         outliers=sum(abs(z) > 3.5 for z in stats.modified_z(values)),
         flags=tuple(flags),
         trust=trust,
+        ended=failure,
     )
 
 

@@ -30,6 +30,7 @@ WARNING = {
     "page_kind_mixed": "less than 99 % of the pages are of the kind asked for",
     "not_steady": "the figures had not settled when they were taken",
     "ci_wide": "the interval is wider than this profile asks for",
+    "cut_short": "in the midst of the run it could not be measured any more",
     "drift": "figures rise or fall over the run",
     "not_plateau": "a smaller buffer is faster: caches still hold part of this one",
     "chain_learned": "later rounds of the ring are faster than the first: something foresees it",
@@ -189,6 +190,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     trust: Trust = "unavailable"
     unavailable: str = ""
+    ended: str = ""  # why no more passes could be taken, where some had been
 
     @property
     def usable(self) -> bool:

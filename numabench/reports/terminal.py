@@ -107,6 +107,9 @@ def show(record: Record, console: Console, saved: str = "") -> None:
             reasons[series.unavailable] = reasons.get(series.unavailable, 0) + 1
     for reason, count in reasons.items():
         console.print(Text(f"  -  unavailable ({count} case{'s' * (count != 1)}): {reason}", style="dim"))
+    for series in (one for one in record.series if one.ended):
+        passes = f"{len(series.samples)} pass{'es' * (len(series.samples) != 1)}"
+        console.print(Text(f"  {series.case.label} ended after {passes}: {series.ended}", style="yellow"))
     meaning = list(dict.fromkeys(line for table in tables for line in table.meaning))
     if meaning:
         console.print("\n[bold]What it means[/bold]")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from numabench.errors import NumabenchError
 from numabench.faults import Bench
 from numabench.machine import Machine
 from numabench.record import Journal
-from numabench.series import Case, Options
+from numabench.series import FLAGS, Case, Options
 
 MIB = 1 << 20
 QUICK = ("run", "latency", "--profile", "quick", "--passes", "1", "--pages", "base")
@@ -76,6 +77,36 @@ def test_a_run_fits_itself_into_the_limit(tmp_path: Path) -> None:
         done = inside(where, *QUICK, "--json", cwd=tmp_path)
     assert done.returncode == 0, done  # not -9
     assert '"cache_suspect"' in done.stdout
+
+
+LOWERED = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from numabench import session
+from numabench.reports import terminal
+from numabench.series import Options
+
+def told(progress):
+    if progress.done == 2:
+        Path(sys.argv[1]).write_text(sys.argv[2])
+
+options = Options(profile="quick", bytes=256 << 20, passes=4, pages="base")
+terminal.show(session.run(["latency"], options, progress=told), Console(width=200))
+"""
+
+
+def test_a_limit_lowered_in_the_midst_ends_the_case_in_words() -> None:
+    """Between two passes the buffer is gone, and the limit can be lowered to less than the next one needs."""
+    (name,) = memory_limit(0)
+    with group("memory", **memory_limit(700 * MIB)) as where:
+        limit = str(where / name.replace("__", "."))
+        shell = f'echo $$ > {where}/cgroup.procs && exec "$0" -c "$@"'
+        argv = ["sh", "-c", shell, sys.executable, LOWERED, limit, str(200 * MIB)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done
+    assert re.search(r"ended after 2 passes: 256 MiB on node \d+: only [\d.]+ MiB are free", done.stdout), done
+    assert FLAGS["cut_short"] in done.stdout
 
 
 def test_a_full_disk_ends_in_one_line_and_keeps_what_was_taken(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_free_bytes_counts_half_of_the_clean_cache(tmp_path: Path) -> None:
     tree(tmp_path, files | {"sys/devices/system/node/online": "0-1", "proc/meminfo": "MemAvailable: 999999 kB"})
     assert free_bytes(1, tmp_path) == (1000 + 350) * 1024
     assert free_bytes(0, tmp_path) is None
+
+
+def test_free_bytes_leaves_what_the_zones_keep_back(tmp_path: Path) -> None:
+    zone = "Node {}, zone {:>8}\n  pages free     99\n        boost    0\n        low      {}\n        high     9"
+    info = "\n".join(zone.format(*row) for row in ((0, "DMA", 7), (1, "DMA32", 4), (1, "Normal", 6), (1, "Movable", 0)))
+    files = meminfo(0, MemFree=1000) | meminfo(1, MemFree=1000) | {"sys/devices/system/node/online": "0-1"}
+    page = os.sysconf("SC_PAGESIZE")
+    tree(tmp_path, files | {"proc/zoneinfo": info})
+    assert free_bytes(1, tmp_path) == 1000 * 1024 - 10 * page
+    assert free_bytes(0, tmp_path) == 1000 * 1024 - 7 * page
 
 
 def test_free_bytes_of_the_only_node_may_exceed_what_the_node_counts(tmp_path: Path) -> None:

@@ -60,3 +60,15 @@ def test_timing_finds_the_node_where_nothing_else_tells() -> None:
         assert one["evidence"]["proof"] == "none"
         assert one["evidence"]["placement_timed"] == one["case"]["target"]
         assert "unverified_placement" in one["flags"]
+
+
+def test_memory_or_a_cpu_that_goes_in_the_midst_ends_its_cases_in_words() -> None:
+    _, found = _json("TWO_NODES", "-m", "tests.lab.midrun")
+    for what, told in (("memory", "24 MiB on node 1: only "), ("cpu", "CPU 3 went offline during the run")):
+        for pair in ("0-1", "1-1"):
+            assert found[what][pair]["n"] == 1, found
+            assert "cut_short" in found[what][pair]["flags"]
+            assert told in found[what][pair]["why"]
+        for pair in ("0-0", "1-0"):
+            assert found[what][pair]["n"] == 2, found
+            assert not found[what][pair]["why"]
