@@ -24,9 +24,9 @@ HARDWARE, SOFTWARE, CACHE, RAW = 0, 1, 3, 4  # perf_type_id
 _LL, _DTLB, _NODE = 2, 3, 6  # perf_hw_cache_id
 _MISS = 1 << 16  # perf_hw_cache_op_result_id
 _MEANT = {
-    errno.ENOENT: ": this machine shows none",
-    errno.EACCES: ": sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON",
-    errno.EPERM: ": sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON",
+    errno.ENOENT: "perf_event_open: ENOENT, this machine shows none",
+    errno.EACCES: "perf_event_open: EACCES; for its user sysctl kernel.perf_event_paranoid=1, for all CAP_PERFMON",
+    errno.EPERM: "perf_event_open: EPERM; sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON",
 }
 SPARE = 64  # descriptors left to the rest of the program
 
@@ -74,7 +74,10 @@ def unseen(counted: Iterable[Counter]) -> list[str]:
     reason = next((c.reason for c in missing if c.name == "cycles"), "")
     if reason:
         missing = [c for c in missing if c.name in _OF_THE_KERNEL]
-    said = [f"{c.name} ({c.reason})" for c in missing]
+    names: dict[str, list[str]] = {}
+    for counter in missing:
+        names.setdefault(counter.reason, []).append(counter.name)
+    said = [f"{', '.join(those)} ({why})" for why, those in names.items()]
     return [f"what bounds it: cycles, cache and TLB misses, loads by node ({reason})"] * bool(reason) + said
 
 
@@ -103,7 +106,7 @@ class Counters:
                 fds.append(self._open(tid, event.type, event.config, event.kernel, from_exec))
             except NumabenchError as error:
                 if os.path.isdir(f"/proc/{tid}"):  # else it has ended meanwhile
-                    self._refused[event] = f"{error}{_MEANT.get(error.errno, '')}"
+                    self._refused[event] = _MEANT.get(error.errno, "perf_event_open: {}").format(error)
 
     def read(self) -> tuple[Counter, ...]:
         """Sums over all threads, scaled where a counter had to be shared; None and the reason where there is no sum."""

@@ -142,11 +142,11 @@ def _cannot_write(target: Path, error: OSError) -> RecordError:
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise RecordError now rather than after the measurement if the folder does not take files."""
     folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise RecordError(f"cannot write {path}: folder {folder} does not exist")
-    if Path(path).is_dir():
+    if not os.path.isdir(folder):
+        raise RecordError(f"cannot write {path}: folder {folder} does not exist, or may not be looked into")
+    if os.path.isdir(path):
         raise RecordError(f"cannot write {path}: it is a folder")
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise RecordError(f"cannot write {path}: folder {folder} is not writable")
 
 

@@ -92,7 +92,7 @@ def test_values_are_summed_over_threads_and_scaled_to_all_of_the_time() -> None:
     assert (seen["instructions"].value, seen["instructions"].counted) == (800, 0.25)
     assert (seen["node-loads"].value, seen["node-loads"].reason) == (None, "all counters of the CPU were taken")
     assert "ENOENT" in seen["dTLB-load-misses"].reason
-    assert any(line.startswith("node-loads (all") for line in unseen(seen.values()))
+    assert any(line == "node-loads (all counters of the CPU were taken)" for line in unseen(seen.values()))
 
 
 def test_counts_in_words_with_what_they_come_to() -> None:
@@ -127,7 +127,7 @@ def test_a_refusal_is_told_and_a_thread_that_ended_is_none() -> None:
     assert all("no thread of it ran" in counter.reason for counter in found.read())
     found.add(os.getpid())
     said = unseen(found.read())[0]
-    assert "EACCES - Permission denied: sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON" in said
+    assert "EACCES; for its user sysctl kernel.perf_event_paranoid=1" in said
     assert "what bounds it" in said
 
 
