@@ -23,7 +23,7 @@ NICE = (
 )
 PROFILE = (
     "docker run --security-opt seccomp=unconfined ..., or a profile that allows move_pages; "
-    "Kubernetes: securityContext.seccompProfile.type: Unconfined; systemd: SystemCallFilter=move_pages"
+    "Kubernetes: securityContext.seccompProfile.type: Unconfined; systemd: SystemCallFilter=@system-service"
 )
 PERF = (
     "sysctl kernel.perf_event_paranoid=2; docker run --cap-add PERFMON ...; "

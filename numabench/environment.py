@@ -267,7 +267,8 @@ class Watch:
     def _read(self) -> tuple[float, dict[str, int], dict[str, int], str]:
         found: dict[str, int] = {}
         lines = (self._tree.raw("proc/stat") or b"").partition(b"\nintr")[0].splitlines()
-        known = [words for words in (line.split() for line in lines) if len(words) > 8]
+        split = (line.split() for line in lines)
+        known = [words for words in split if len(words) > 8 and all(word.isdigit() for word in words[1:9])]
         for row in (row for row in known if row[0] in self._siblings):
             found[f"idle {row[0].decode()}"] = int(row[4]) + int(row[5])
             found[f"all {row[0].decode()}"] = sum(map(int, row[1:9]))

@@ -136,7 +136,7 @@ def load(tree: Tree, cpus: int) -> Iterator[Finding]:
     """What else wants this machine now: pressure (PSI), tasks that want to run, time that the hypervisor took."""
     for name, what in (("cpu", "CPUs"), ("memory", "memory"), ("io", "disks")):
         source = f"proc/pressure/{name}"
-        some = re.search(r"^some avg10=([\d.]+)", tree.text(source) or "", re.M)
+        some = re.search(r"^some avg10=(\d+(?:\.\d+)?)\b", tree.text(source) or "", re.M)
         if some is None:
             yield Finding(f"pressure on {what}", "ok", UNTOLD, remedy="boot with psi=1", source="/" + source)
         elif float(some[1]) > BUSY:
@@ -150,7 +150,7 @@ def load(tree: Tree, cpus: int) -> Iterator[Finding]:
             )
         else:
             yield Finding(f"pressure on {what}", "ok", f"{some[1]} % of the last 10 s", source="/" + source)
-    words = (tree.text("proc/loadavg") or "").split()
+    words = re.match(r"\d+(?:\.\d+)?\b", tree.text("proc/loadavg") or "")
     if words:
         # The figure counts this process too.
         busy = float(words[0]) > max(0.5 * cpus, 1.0)
