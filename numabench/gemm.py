@@ -53,11 +53,15 @@ def grid(threads: int, m: int, n: int, mr: int = 1, nr: int = 1) -> list[Block]:
 
 
 class GemmPlan:
-    """C = A B for one case: offsets of A, B and C in the region, one sub-block of C per thread."""
+    """C = A B for one case: offsets of A, B and C in the region, one sub-block of C per thread.
+
+    The case's ``layout``, nn where it has none, says how A and B lie (_core.LAYOUTS).
+    """
 
     def __init__(self, kernel: _core.Kernel, case: Case, region: _core.Region) -> None:
         self.kernel, self.region, self.threads = kernel, region, len(case.cpus)
         self.m, self.n, self.k = (int(case.params[name]) for name in "mnk")
+        self.layout = str(case.params.get("layout", "nn"))
         size = kernel.element_bytes
         self.types = TYPES[kernel.name.removeprefix("gemm_")]
         self.a = 0
@@ -73,19 +77,22 @@ class GemmPlan:
     def works(self, scratch: list[_core.Region], loops: int = 0) -> list[_core.Work]:
         """Multiplications of a block of C per thread: so many, or (0) until the window ends."""
         size = self.kernel.element_bytes
+        lda, row = (self.m, 1) if self.layout[0] == "t" else (self.k, self.k)
+        ldb, column = (self.k, self.k) if self.layout[1] == "t" else (self.n, 1)
         return [
             _core.Work(
                 self.kernel,
-                a=(self.region, self.a + r0 * self.k * size),
-                b=(self.region, self.b + c0 * size),
+                a=(self.region, self.a + r0 * row * size),
+                b=(self.region, self.b + c0 * column * size),
                 c=(self.region, self.c + (r0 * self.n + c0) * self.kernel.sizes[2]),
                 scratch=(place, 0),
                 m=r1 - r0,
                 n=c1 - c0,
                 k=self.k,
-                lda=self.k,
-                ldb=self.n,
+                lda=lda,
+                ldb=ldb,
                 ldc=self.n,
+                layout=self.layout,
                 block=1,
                 loops=loops,
             )
@@ -100,8 +107,8 @@ class GemmPlan:
         source, result = self.types
         view = self.region.as_array("u1")
         try:
-            a = self._matrix(view, self.a, self.m, self.k, source)
-            b = self._matrix(view, self.b, self.k, self.n, source)
+            a = self._matrix(view, self.a, self.m, self.k, source, self.layout[0])
+            b = self._matrix(view, self.b, self.k, self.n, source, self.layout[1])
             c = self._matrix(view, self.c, self.m, self.n, result)
             rows = np.unique(np.linspace(0, self.m - 1, 3).astype(int))
             truth = _worth(a[rows]) @ _worth(b)
@@ -128,9 +135,9 @@ class GemmPlan:
                 return hashlib.blake2b(part, digest_size=8).hexdigest()
 
     @staticmethod
-    def _matrix(view, offset: int, rows: int, columns: int, dtype: str):  # type: ignore[no-untyped-def]
-        size = int(dtype[1])
-        return view[offset : offset + rows * columns * size].view(dtype).reshape(rows, columns)
+    def _matrix(view, offset: int, rows: int, columns: int, dtype: str, how: str = "n"):  # type: ignore[no-untyped-def]
+        found = view[offset : offset + rows * columns * int(dtype[1])].view(dtype)
+        return found.reshape(columns, rows).T if how == "t" else found.reshape(rows, columns)
 
 
 def _worth(values: Any) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from numabench import gemm
+from numabench import _core, gemm
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
 
+LAYOUTS_AT = 1024  # the size at which the full profile has A and B transposed too
 SIZES = {"quick": (1024,), "standard": (1024, 2048), "full": (512, 1024, 2048, 4096)}
 ELEMENT = {"gemm_f32": 4, "gemm_f64": 8, "gemm_bf16": 4, "gemm_s8": 4}  # bytes of the largest
 
@@ -27,12 +28,15 @@ class Gemm:
         return None
 
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
-        """Every pair x f32 and f64 x the profile's sizes, or the one that fits in --size."""
+        """Every pair x f32 and f64 x the profile's sizes, or the one that fits in --size; all layouts if full."""
+        sizes = [(n, "nn") for n in SIZES[options.profile]]
+        if options.profile == "full":
+            sizes += [(LAYOUTS_AT, layout) for layout in _core.LAYOUTS[1:]]
         for i, j, why in base.pairs(machine, options):
             cpus = base.team(machine, options, i)
             for kernel in options.kernels or ("gemm_f32", "gemm_f64"):
                 element = ELEMENT.get(kernel, 8)
-                for n in (gemm.side(options.bytes, element),) if options.bytes else SIZES[options.profile]:
+                for n, layout in ((gemm.side(options.bytes, element), "nn"),) if options.bytes else sizes:
                     yield Case(
                         experiment=self.name,
                         kernel=kernel,
@@ -45,17 +49,22 @@ class Gemm:
                         pages=options.pages or "thp",
                         tier=options.tier,
                         bytes=gemm.bytes_needed(n, n, n, element),
-                        params={"m": n, "n": n, "k": n},
+                        params={"m": n, "n": n, "k": n, **({} if layout == "nn" else {"layout": layout})},
                         unavailable=why,
                     )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
-        """One matrix per kernel and size."""
+        """One matrix per kernel, size and layout."""
         tables = []
-        for kernel, n in dict.fromkeys((s.case.kernel, s.case.params["n"]) for s in series):
-            found = [s for s in series if s.case.kernel == kernel and s.case.params["n"] == n]
-            words = base.penalty(found, f"{kernel} n={n}") if len({s.case.target for s in found}) > 1 else ()
-            table = base.matrix(self.name, f"{kernel} n = {n}, GFLOP/s", found, machine, words)
+
+        def what(case: Case) -> tuple[str, object, str]:
+            layout = case.params.get("layout")
+            return case.kernel, case.params["n"], f" {layout}" if layout else ""
+
+        for kernel, n, layout in dict.fromkeys(what(s.case) for s in series):
+            found = [s for s in series if what(s.case) == (kernel, n, layout)]
+            words = base.penalty(found, f"{kernel} n={n}{layout}") if len({s.case.target for s in found}) > 1 else ()
+            table = base.matrix(self.name, f"{kernel} n = {n}{layout}, GFLOP/s", found, machine, words)
             if table:
                 tables.append(table)
         return tables

@@ -59,28 +59,29 @@ def test_a_strip_is_cut_to_within_one_tile(threads: int, m: int, n: int) -> None
 
 @pytest.mark.parametrize("threads", range(2, 8))
 @pytest.mark.parametrize("name", ["gemm_f32", "gemm_s8"])
-def test_a_team_multiplies_as_numpy(threads: int, name: str) -> None:
+@pytest.mark.parametrize("layout", _core.LAYOUTS)
+def test_a_team_multiplies_as_numpy(threads: int, name: str, layout: str) -> None:
     kernel, (m, n, k) = kernels.kernel(name), (211, 157, 65)
     cpus = tuple((_core.affinity() * threads)[:threads])
-    case = SimpleNamespace(cpus=cpus, params={"m": m, "n": n, "k": k})
+    case = SimpleNamespace(cpus=cpus, params={"m": m, "n": n, "k": k, "layout": layout})
     with ExitStack() as stack:
         region = stack.enter_context(_core.Region(bytes_needed(m, n, k, 4)))
         plan = GemmPlan(kernel, case, region)  # type: ignore[arg-type]
         dtypes = ("f4", "f4") if name == "gemm_f32" else ("i1", "i4")
         region.as_array("u1")[:] = 0xFF
         rng, views = np.random.default_rng(1), []
-        for at, rows, columns, kind in (
-            (plan.a, m, k, dtypes[0]),
-            (plan.b, k, n, dtypes[0]),
-            (plan.c, m, n, dtypes[1]),
+        for at, rows, columns, kind, how in (
+            (plan.a, m, k, dtypes[0], layout[0]),
+            (plan.b, k, n, dtypes[0], layout[1]),
+            (plan.c, m, n, dtypes[1], "n"),
         ):
-            size = rows * columns * int(kind[1])
-            views.append(region.as_array("u1")[at : at + size].view(kind).reshape(rows, columns))
+            flat = region.as_array("u1")[at : at + rows * columns * int(kind[1])].view(kind)
+            views.append(flat.reshape(columns, rows).T if how == "t" else flat.reshape(rows, columns))
         views[0][:], views[1][:] = rng.integers(-5, 5, (m, k)), rng.integers(-5, 5, (k, n))
         scratch = [stack.enter_context(_core.Region(plan.scratch_bytes)) for _ in cpus]
         team = stack.enter_context(_core.Team(cpus))
         stamps = team.run(plan.works(scratch, 1))
         a, b, c = (np.array(view, "f8") for view in views)
-        del views
+        del views, flat
         assert np.array_equal(c, a @ b)
         assert sum(stamp.elements for stamp in stamps) == m * n * k
