@@ -14,7 +14,7 @@ cdef class Work:
     ``delay``: dependent additions after every four lines of a stream (``Clock.additions`` turns ns into them).
     gemm: ``layout`` of LAYOUTS says whether A lies as k x m, B as n x k; ``blocks`` (mc, kc, nc), 0 the kernel's own.
     gather: ``a`` is a table of ``bytes`` in rows of ``stride`` bytes, ``b`` the ``k`` uint32 row numbers to visit.
-    shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes), ``part`` of ``parts``, ``wait`` of
+    contend: ``shared`` is where the line lies. shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes), ``part`` of ``parts``, ``wait`` of
     WAITS, ``ticks`` room for one uint64 a round (ticks of the team's clock at its end). allreduce_f32: the parts'
     vectors of ``bytes`` stand ``stride`` bytes apart, inputs from ``a``, results from ``b`` on.
     """
@@ -75,6 +75,10 @@ cdef class Work:
             args.a = self.at(a, self.span(m, n, lda, chains))
         elif kernel.family == "gather":
             self.set_gather(a, b, k)
+        elif kernel.family == "contend":
+            args.shared, args.chains = self.at(shared, NMB_PAD), 1
+            if <uintptr_t>args.shared % NMB_PAD:
+                raise ValueError(f"kernel {kernel.name}: the line starts at a multiple of {NMB_PAD} bytes")
         elif kernel.collective:
             self.set_collective(a, b, shared, wait, ticks)
         elif kernel.element_bytes == 0:  # a ring is made: ordered, linked, proven

@@ -130,6 +130,16 @@ static uint64_t nmb_queue(nmb_args *args, uint64_t loops)
     return sum;
 }
 
+/* One line that all threads of a team add to as fast as they can; nobody waits for anybody. Returns the highest count
+ * that the additions found. */
+static uint64_t nmb_contend_add(nmb_args *args, uint64_t loops)
+{
+    uint64_t *line = args->shared, last = 0;
+    for (uint64_t round = 0; round < loops; round++)
+        last = __atomic_fetch_add(line, 1, __ATOMIC_ACQ_REL);
+    return last;
+}
+
 #define NMB_SHARED_ROW(kernel, text)                                                                                   \
     {.name = #kernel,                                                                                                  \
      .family = "shared",                                                                                               \
@@ -149,4 +159,9 @@ static uint64_t nmb_queue(nmb_args *args, uint64_t loops)
          .arrays = 1,                                                                                                  \
          .element_bytes = NMB_LINE,                                                                                    \
          .bytes_read = NMB_LINE,                                                                                       \
-         .bytes_written = NMB_LINE},
+         .bytes_written = NMB_LINE},                                                                                   \
+        {.name = "contend_add",                                                                                        \
+         .family = "contend",                                                                                          \
+         .brief = "all fetch and add to one line",                                                                     \
+         .fn = nmb_contend_add,                                                                                        \
+         .flags = NMB_COUNTED},

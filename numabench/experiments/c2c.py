@@ -22,6 +22,7 @@ PRIMITIVES = {
 ALL_PAIRS = {"quick": 4, "standard": 16, "full": 1 << 20}  # so many CPUs are measured each with each
 ROWS, PER_CLASS, HOME_PAIRS = 32, {"quick": 2, "standard": 8, "full": 0}, 2
 BYTES = 2 << 20
+CONTEND = "contend_add"  # all threads on one line, as multichase's fairness has it
 LEAST = 0.02  # effect of the home that is worth a sentence; many are compared
 KINDS = ("SMT siblings", "same L2", "same L3", "same node", "same package")
 
@@ -31,7 +32,7 @@ class CoreToCore:
 
     name = "c2c"
     question = "What does handing a cache line to another core cost, and does the line's home node matter?"
-    families: tuple[str, ...] = ("shared",)
+    families: tuple[str, ...] = ("shared", "contend")
     standard = False
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
@@ -39,9 +40,19 @@ class CoreToCore:
         return None if len(self._cpus(machine, options)) > 1 else "needs two CPUs"
 
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
-        """A matrix of CPUs, samples of every class, and on some pairs other homes and primitives."""
+        """A matrix of CPUs, samples of every class, on some pairs other homes and primitives; teams on one line."""
         cpus = self._cpus(machine, options)
-        kernel = (options.kernels or ("pingpong_flag",))[0]
+        primitives = [name for name in options.kernels or PRIMITIVES if name != CONTEND]
+        if primitives:
+            yield from self._pairs(machine, options, cpus, primitives)
+        if not options.kernels or CONTEND in options.kernels:
+            for count in self._teams(machine, cpus):
+                yield self._case(machine, options, CONTEND, cpus[:count], machine.cpu(cpus[0]).node)
+
+    def _pairs(
+        self, machine: Machine, options: Options, cpus: Sequence[int], primitives: Sequence[str]
+    ) -> Iterator[Case]:
+        kernel = primitives[0]
         classes: dict[str, list[tuple[int, int]]] = {}
         for a, b in combinations(cpus, 2):
             classes.setdefault(kind(machine, a, b), []).append((a, b))
@@ -50,13 +61,18 @@ class CoreToCore:
         for members in classes.values():
             chosen |= set(rng.sample(members, min(PER_CLASS[options.profile], len(members))))
         for a, b in sorted(chosen):
-            yield self._case(machine, options, kernel, a, b, machine.cpu(a).node)
+            yield self._case(machine, options, kernel, (a, b), machine.cpu(a).node)
         for members in classes.values():
             for a, b in sorted(chosen & set(members))[:HOME_PAIRS]:
                 for home in self._homes(machine, a, b):
-                    for name in options.kernels or PRIMITIVES:
+                    for name in primitives:
                         if (name, home) != (kernel, machine.cpu(a).node):
-                            yield self._case(machine, options, name, a, b, home)
+                            yield self._case(machine, options, name, (a, b), home)
+
+    def _teams(self, machine: Machine, cpus: Sequence[int]) -> list[int]:
+        """How many CPUs, in the order of their numbers: one, doubled up to all, and the whole of the first node."""
+        own = sum(machine.cpu(c).node == machine.cpu(cpus[0]).node for c in cpus)
+        return sorted({1 << k for k in range(len(cpus).bit_length())} | {own, len(cpus)})
 
     def _cpus(self, machine: Machine, options: Options) -> tuple[int, ...]:
         """CPUs to measure: all allowed, of the nodes and CPUs asked for."""
@@ -79,7 +95,7 @@ class CoreToCore:
         others = [n for n in machine.targets() if n not in own]
         return list(dict.fromkeys(own + sorted(others, key=lambda n: bool(machine.node(n).cpus))[:1]))
 
-    def _case(self, machine: Machine, options: Options, kernel: str, a: int, b: int, home: int | None) -> Case:
+    def _case(self, machine: Machine, options: Options, kernel: str, cpus: Sequence[int], home: int | None) -> Case:
         usable = home in machine.targets()
         return Case(
             experiment=self.name,
@@ -87,15 +103,23 @@ class CoreToCore:
             unit="ns",
             better="low",
             target=home if usable else machine.targets()[0],
-            cpus=(a, b),
+            cpus=tuple(cpus),
             pages=options.pages or "thp",
             tier=options.tier,
             bytes=BYTES,
-            params={"a": a, "b": b},
+            params={"threads": len(cpus)} if kernel == CONTEND else {"a": cpus[0], "b": cpus[1]},
         )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """The matrix with the groups it shows, and what class, primitive and home make of it."""
+        together = [s for s in series if s.case.kernel == CONTEND]
+        pairs = [s for s in series if s.case.kernel != CONTEND]
+        return [
+            *(self._of_pairs(pairs, machine) if pairs else []),
+            *([self._contention(together)] if together else []),
+        ]
+
+    def _of_pairs(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         kernel = series[0].case.kernel
         matrix: dict[tuple[int, int], Series] = {}
         for s in series:
@@ -126,6 +150,39 @@ class CoreToCore:
             rows=tuple(rows),
             matrix=True,
             meaning=tuple(structure(costs, machine)),
+        )
+
+    def _contention(self, found: Sequence[Series]) -> Table:
+        """By size of team: what an addition takes, all together; and who gets how many."""
+        alone, most = found[0], found[-1]
+        ratio = base.paired(most, alone)
+        words = []
+        if ratio and most is not alone:
+            words.append(
+                f"{len(most.case.cpus)} CPUs that add to one line take turns at {format_value(most.estimate or 0)} ns, "
+                f"{base.in_words(ratio)} of one CPU alone."
+            )
+        fair = {len(s.case.cpus): base.extras(s, "fairness").get("", []) for s in found}
+        least = min((n for n in fair if n > 1 and fair[n]), key=lambda n: median(fair[n]), default=0)
+        if least:
+            words.append(
+                f"Among {least} the one with the fewest turns gets {median(fair[least]):.2f}x of the one with most."
+            )
+        return Table(
+            experiment=self.name,
+            title="One line, all add to it: ns an addition, all together",
+            unit="ns",
+            better="low",
+            corner="CPUs",
+            columns=("ns", "least/most turns"),
+            rows=tuple(
+                (
+                    format_numbers(s.case.cpus),
+                    (base.cell(s, alone), base.values_cell(base.extras(s, "fairness").get("", []))),
+                )
+                for s in found
+            ),
+            meaning=tuple(words),
         )
 
     def _classes(self, series: Sequence[Series], machine: Machine) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from numabench.jobs import (
     chase,
+    contend,
     curve,
     fabric,
     gather,
@@ -24,6 +25,7 @@ from numabench.series import Case
 
 FAMILIES: dict[str, Family] = {
     "chase": chase,
+    "contend": contend,
     "stream": stream,
     "stride": stream,
     "gemm": gemm,

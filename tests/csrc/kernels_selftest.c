@@ -344,6 +344,11 @@ int main(int argc, char **argv)
                 check_chase(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "gather")) {
                 check_gather(tiers[t].name, kernel);
+            } else if (!strcmp(kernel->family, "contend")) {
+                _Alignas(NMB_PAD) uint64_t line = 7;
+                nmb_args args = {.shared = &line};
+                uint64_t last = kernel->fn(&args, 5);
+                report(tiers[t].name, kernel, "counts", 1, line == 12 && last == 11 ? NULL : "five additions to 7");
             } else if (kernel->needs & ~features) {
                 printf("unavailable %s/%s: this CPU has no %s\n", tiers[t].name, kernel->name, kernel->variant);
             } else if (!strncmp(kernel->family, "gem", 3)) {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from numabench import session
 from numabench.experiments.c2c import kind
@@ -21,6 +22,8 @@ def tables(machine: Machine, true: Machine | None = None, name: str = "c2c") -> 
         if case.experiment == "sync":
             waits = 3.0 if case.params["wait"] == "futex" else 1.0
             return waits * len(case.cpus) * (1 + int(case.params.get("size", 0)) / 8192)
+        if case.kernel == "contend_add":
+            return 20.0 * len(case.cpus)
         cost = ONE_WAY.get(kind(true or machine, *case.cpus), 200.0)
         return cost * (1.5 if case.target not in {machine.cpu(c).node for c in case.cpus} else 1.0)
 
@@ -29,7 +32,7 @@ def tables(machine: Machine, true: Machine | None = None, name: str = "c2c") -> 
 
 
 def test_groups_are_those_that_the_system_says() -> None:
-    matrix, _ = tables(many(nodes=2, cores=4, smt=2, packages=2, l3=2))
+    matrix, _, _ = tables(many(nodes=2, cores=4, smt=2, packages=2, l3=2))
     words = " ".join(matrix.meaning)
     assert "Timing shows the cores as groups" in words
     assert "Timing shows the L3 caches as groups" in words
@@ -58,9 +61,12 @@ def test_claimed_border_without_a_cost_is_told() -> None:
 
 def test_third_home_costs_what_it_costs() -> None:
     machine = many(nodes=2, cores=2, packages=2, bare=1)
-    _, classes = tables(machine)
+    _, classes, line = tables(machine)
     assert any("at a third node (2): 1.5" in line for line in classes.meaning)
     assert not any("reader" in line for line in classes.meaning)  # no difference, nothing to say
+    assert [name for name, _ in line.rows] == ["0", "0-1", "0-3"]
+    assert any("4 CPUs that add to one line take turns at" in text for text in line.meaning)
+    assert line.rows[2][1][0].ratio == pytest.approx(4, rel=0.05)
 
 
 def test_plan_of_a_large_machine_is_bounded_and_has_every_class() -> None:
@@ -68,10 +74,13 @@ def test_plan_of_a_large_machine_is_bounded_and_has_every_class() -> None:
     cases = session.plan(["c2c"], Options(), machine)
     quick = session.plan(["c2c"], Options(profile="quick"), machine)
     for planned, most in ((cases, 150), (quick, 70)):
-        assert len(planned) < most
-        kinds = {kind(machine, *case.cpus) for case in planned}
+        pairs = [case for case in planned if case.kernel != "contend_add"]
+        assert len(pairs) < most
+        kinds = {kind(machine, *case.cpus) for case in pairs}
         assert kinds == {"SMT siblings", "same L3", "same package", "distance 32"}
-    assert {case.kernel for case in quick} == {"pingpong_flag", "pingpong_cas", "pingpong_add"}
+    assert {case.kernel for case in quick} == {"pingpong_flag", "pingpong_cas", "pingpong_add", "contend_add"}
+    teams = [len(case.cpus) for case in quick if case.kernel == "contend_add"]
+    assert teams == [1, 2, 4, 8, 16, 32, 64, 128]
 
 
 def test_one_cpu_has_nobody_to_hand_to() -> None:

@@ -15,7 +15,15 @@ LENGTHS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 71, 127, 128, 129, 2
 SHIFTS = (0, 8, 16, 24, 40, 56)  # bytes; every alignment to 16, 32 and 64
 STRIDES = (8, 16, 64, 72, 192, 4096)
 CHASE_LOADS = (1, 15, 16, 17, 31, 33, 127, 128, 129, 255, 1000)
-COVERED_ELSEWHERE = {"gemm", "gemv", "peak", "gather", "shared", "sync"}  # families with a test file of their own
+COVERED_ELSEWHERE = {
+    "gemm",
+    "gemv",
+    "peak",
+    "gather",
+    "shared",
+    "sync",
+    "contend",
+}  # families with a test file of their own
 
 CATALOGUE = [
     kernel

@@ -70,6 +70,18 @@ def test_everything_is_handed_over(name: str, tier: str, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
+def test_no_addition_to_a_contended_line_is_lost(tier: str, pair: Pair) -> None:
+    line, kernel = pair.region.as_array("u8")[64:65], kernels.kernel("contend_add", tier)
+    line[:] = 5
+    works = [_core.Work(kernel, shared=(pair.region, 512), loops=LOOPS, block=7) for _ in range(2)]
+    stamps = pair.team.run(works)
+    assert [stamp.elements for stamp in stamps] == [LOOPS, LOOPS]
+    assert line[0] == 5 + 2 * LOOPS
+    with pytest.raises(ValueError, match="multiple"):
+        _core.Work(kernel, shared=(pair.region, 8), loops=LOOPS)
+
+
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("wait", ["futex", "polite"])
 @pytest.mark.parametrize("elements", [1, 15, 16, 17, 33, 333, 512])
 def test_allreduce_is_the_sum_everywhere(elements: int, wait: str, tier: str, pair: Pair) -> None:
