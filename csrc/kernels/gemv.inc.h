@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Few rows times weights that are read once: C = alpha A B' + beta C, where B has n rows of k weights and A, m x k, is
  * packed beforehand. Lanes of a vector are rows of A, and consecutive weights where A has fewer rows than lanes: each
- * weight is read once, as part of a repeated group, and meets all rows of A at once. A single row of A walks B as it
- * lies in memory: several rows side by side are streams that prefetchers follow less well (0.72 to 0.90 of a read). An
- * element of C is summed in an order that depends on m and k only: however the rows of B are shared out, the result is
- * the same to the bit. This file says what a vector is for each type; gemv_body.inc.h is the algorithm, included once
- * per type. */
+ * weight is read once, as part of a repeated group, and meets all rows of A at once. Two such vectors, so that each
+ * group that is loaded serves twice: loads and not multiplications would set the pace otherwise, and loads of whole
+ * vectors hold up the lines that arrive from memory. A single row of A walks B as it lies in memory: several rows side
+ * by side are streams that prefetchers follow less well (0.7 to 0.8 of a read). An element of C is summed in an order
+ * that depends on m and k only: however the rows of B are shared out, the result is the same to the bit. This file says
+ * what a vector is for each type; gemv_body.inc.h is the algorithm, included once per type. */
 #include "gemm_blocks.inc.h"
 #include "lanes.h"
 
 enum {
-    GEMV_COLUMNS = 8,      /* rows of B, thus columns of C, in a tile: as many independent sums in flight */
+/* Rows of B, thus columns of C, in a tile. Two vectors of sums each have to fit the register file. */
+#if NMB_TIER_AVX2
+    GEMV_COLUMNS = 6,
+#else
+    GEMV_COLUMNS = 8,
+#endif
+    GEMV_STRIP = 48,       /* columns of C that are written at a time: whole tiles */
     GEMV_ROWS = 64,        /* rows of A packed at a time */
     GEMV_AHEAD = 1024,     /* bytes before its use at which a line of B is asked for */
     GEMV_FAR = 4096,       /* the same where a single row is walked */
@@ -105,7 +112,7 @@ enum {
 #if NMB_TIER_SCALAR
 #define GEMV_X                  int32_t
 #define GEMV_UNIT               1
-#define GEMV_LOAD_X(p)          (*(p))
+#define GEMV_LOAD_X(p)          (+*(p)) /* a value: no const */
 #define GEMV_LOAD_B(count, p)   (*(p))
 #define GEMV_MAC(part, w, x, v) nmb_fma_s32(w, x, v)
 #else

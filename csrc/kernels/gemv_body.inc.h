@@ -36,15 +36,22 @@ static NMB_INLINE GEMV_TARGET const GEMV_X *GEMV_NAME(step)(const size_t mb, con
     NMB_EACH(j, columns)
     __builtin_prefetch(ahead + j * ldb);
 #pragma GCC unroll 4
-    for (size_t p = 0; p < GEMV_NAME(line); p += group, x += GEMV_PARTS * nv * (sizeof(GEMV_V) / sizeof(GEMV_X)))
+    for (size_t p = 0; p < GEMV_NAME(line); p += group, x += GEMV_PARTS * nv * (sizeof(GEMV_V) / sizeof(GEMV_X))) {
+        __typeof__(GEMV_LOAD_X(x)) a[2 * GEMV_PARTS];
+        NMB_EACH(v, GEMV_PARTS * nv)
+        {
+            a[v] = GEMV_LOAD_X(x + v * (sizeof(GEMV_V) / sizeof(GEMV_X)));
+            if (columns > 1)
+                NMB_KEEP(a[v]);
+        }
         NMB_EACH(j, columns)
         {
             const __typeof__(GEMV_LOAD_B(count, b)) w = GEMV_LOAD_B(count, b + j * ldb + p);
             NMB_EACH(part, GEMV_PARTS)
             NMB_EACH(v, nv)
-            acc[j][v] =
-                GEMV_MAC(part, w, GEMV_LOAD_X(x + (part * nv + v) * (sizeof(GEMV_V) / sizeof(GEMV_X))), acc[j][v]);
+            acc[j][v] = GEMV_MAC(part, w, a[part * nv + v], acc[j][v]);
         }
+    }
     return x;
 }
 
@@ -75,21 +82,33 @@ static NMB_INLINE GEMV_TARGET GEMV_S GEMV_NAME(walk)(const GEMV_X *x, const GEMV
     return (GEMV_S)GEMV_SUM(acc[0][0]);
 }
 
-/* m rows and `columns` columns of C from the lanes of a tile's accumulators, columns one after another. */
-static __attribute__((noinline)) void GEMV_NAME(finish)(const GEMV_S *sums, size_t mb, size_t nv, const nmb_args *args,
-                                                        size_t m, size_t columns, GEMV_C *c, GEMV_S beta,
-                                                        const GEMV_S *offset)
+/* Sums of m rows and `columns` rows of B from the lanes of a tile's accumulators, into `strip`. */
+static __attribute__((noinline)) void GEMV_NAME(finish)(const GEMV_S *sums, size_t mb, size_t nv, size_t m,
+                                                        size_t columns, GEMV_S *strip)
 {
     const size_t units = GEMV_NAME(lanes) / mb;
-    const GEMV_S alpha = (GEMV_S)(GEMV_C)args->alpha;
     for (size_t j = 0; j < columns; j++, sums += nv * GEMV_NAME(lanes))
         for (size_t i = 0; i < m; i++) {
-            GEMV_S sum = 0, *out = (GEMV_S *)(c + i * args->ldc + j);
+            GEMV_S sum = 0;
             for (size_t unit = 0; unit < units; unit++)
                 sum += sums[i * units + unit];
-            sum = alpha * (sum - offset[i]);
-            *out = beta == 0 ? sum : sum + beta * *out;
+            strip[i * GEMV_STRIP + j] = sum;
         }
+}
+
+/* C = alpha (sums - offset) + beta C for `columns` columns, row by row: rows of C may be a power of two apart, and what
+ * is stored a few elements at a time then never stays in a cache. */
+static GEMV_TARGET void GEMV_NAME(flush)(const GEMV_S *strip, const nmb_args *args, size_t m, size_t columns, GEMV_C *c,
+                                         GEMV_S beta, const GEMV_S *offset)
+{
+    const GEMV_S alpha = (GEMV_S)(GEMV_C)args->alpha;
+    for (size_t i = 0; i < m; i++, strip += GEMV_STRIP) {
+        GEMV_S *out = (GEMV_S *)(c + i * args->ldc);
+        for (size_t j = 0; beta == 0 && j < columns; j++)
+            out[j] = alpha * (strip[j] - offset[i]);
+        for (size_t j = 0; beta != 0 && j < columns; j++)
+            out[j] = alpha * (strip[j] - offset[i]) + beta * out[j];
+    }
 }
 
 /* The sums of a tile: mb * nv rows, packed in x, by GEMV_COLUMNS rows of B that are ldb apart (0: the same one over and
@@ -130,27 +149,23 @@ static NMB_INLINE GEMV_TARGET int GEMV_NAME(sweep)(const size_t mb, const size_t
     for (size_t i = 0; GEMV_OFFSET && i < m; i++)
         for (size_t p = 0; p < k; p++)
             offset[i] += (GEMV_S)(GEMV_OFFSET * a[i * args->lda + p]);
-    GEMV_S sums[GEMV_COLUMNS * 2 * sizeof(GEMV_V) / sizeof(GEMV_C)];
-    for (size_t j = 0, columns; j < args->n; j += columns) {
+    GEMV_S sums[GEMV_COLUMNS * 2 * sizeof(GEMV_V) / sizeof(GEMV_C)], strip[GEMV_ROWS * GEMV_STRIP];
+    for (size_t from = 0, count; from < args->n; from += count) {
+        count = args->n - from < GEMV_STRIP ? args->n - from : GEMV_STRIP;
         if (args->stop && __atomic_load_n(args->stop, __ATOMIC_RELAXED))
             return 0;
-        /* The rest of the columns one by one, each by a tile of its own. */
-        columns = args->n - j >= GEMV_COLUMNS ? GEMV_COLUMNS : 1;
-        if (nv * mb == 1 && GEMV_NAME(lanes) > 1) {
-            const GEMV_S alpha = (GEMV_S)(GEMV_C)args->alpha;
-            for (size_t i = j; i < j + columns; i++) {
-                GEMV_S sum = alpha * (GEMV_NAME(walk)(x, b + i * args->ldb, k, args->ldb) - offset[0]);
-                GEMV_S *out = (GEMV_S *)(c + i);
-                *out = beta == 0 ? sum : sum + beta * *out;
+        for (size_t j = 0, columns; j < count; j += columns) {
+            const GEMV_B *rows = b + (from + j) * args->ldb;
+            /* The rest of the columns one by one, each by a tile of its own. */
+            columns = nv * mb > 1 && count - j >= GEMV_COLUMNS ? GEMV_COLUMNS : 1;
+            if (nv * mb == 1)
+                strip[j] = GEMV_NAME(walk)(x, rows, k, args->ldb);
+            for (size_t i = 0; nv * mb > 1 && i < m; i += nv * mb) {
+                GEMV_NAME(tile)(mb, nv, sums, x + i * deep, rows, columns == 1 ? 0 : args->ldb, k, columns * args->ldb);
+                GEMV_NAME(finish)(sums, mb, nv, m - i < nv * mb ? m - i : nv * mb, columns, strip + i * GEMV_STRIP + j);
             }
-            continue;
         }
-        for (size_t i = 0; i < m; i += nv * mb) {
-            GEMV_NAME(tile)(mb, nv, sums, x + i * deep, b + j * args->ldb, columns == 1 ? 0 : args->ldb, k,
-                            columns * args->ldb);
-            GEMV_NAME(finish)(sums, mb, nv, args, m - i < nv * mb ? m - i : nv * mb, columns, c + i * args->ldc + j,
-                              beta, offset + i);
-        }
+        GEMV_NAME(flush)(strip, args, m, count, c + from, beta, offset);
     }
     return 1;
 }
@@ -160,7 +175,7 @@ static GEMV_TARGET int GEMV_NAME(once)(const nmb_args *args)
     const size_t lanes = GEMV_NAME(lanes);
     for (size_t i = 0; i < args->m; i += GEMV_ROWS) {
         const size_t m = args->m - i < GEMV_ROWS ? args->m - i : GEMV_ROWS;
-        const size_t padded = m > lanes ? (m + 2 * lanes - 1) / (2 * lanes) * 2 * lanes : m + m / 2; /* at most */
+        const size_t padded = m > lanes ? (m + 2 * lanes - 1) / (2 * lanes) * 2 * lanes : 2 * m; /* at most */
         const size_t deep = nmb_gemm_block(args->k, GEMV_CACHED / sizeof(GEMV_X) / padded, GEMV_NAME(line));
         size_t from = 0;
         do {
@@ -169,17 +184,18 @@ static GEMV_TARGET int GEMV_NAME(once)(const nmb_args *args)
             const GEMV_B *b = (const GEMV_B *)args->b + from;
             GEMV_C *c = (GEMV_C *)args->c + i * args->ldc;
             const GEMV_S beta = from ? 1 : (GEMV_S)(GEMV_C)args->beta;
+            /* Two vectors of as few rows each as will do: a group of weights that is loaded serves both. */
             int on;
-            if (m > lanes)
-                on = GEMV_NAME(sweep)(lanes, 2, args, m, k, a, b, c, beta);
-            else if (lanes >= 16 && m > 8)
-                on = GEMV_NAME(sweep)(16, 1, args, m, k, a, b, c, beta);
-            else if (lanes >= 8 && m > 4)
-                on = GEMV_NAME(sweep)(8, 1, args, m, k, a, b, c, beta);
-            else if (lanes >= 4 && m > 2)
-                on = GEMV_NAME(sweep)(4, 1, args, m, k, a, b, c, beta);
-            else if (lanes >= 2 && m > 1)
-                on = GEMV_NAME(sweep)(2, 1, args, m, k, a, b, c, beta);
+            if (lanes >= 16 && m > 16)
+                on = GEMV_NAME(sweep)(16, 2, args, m, k, a, b, c, beta);
+            else if (lanes >= 8 && m > 8)
+                on = GEMV_NAME(sweep)(8, 2, args, m, k, a, b, c, beta);
+            else if (lanes >= 4 && m > 4)
+                on = GEMV_NAME(sweep)(4, 2, args, m, k, a, b, c, beta);
+            else if (lanes >= 2 && m > 2)
+                on = GEMV_NAME(sweep)(2, 2, args, m, k, a, b, c, beta);
+            else if (m > 1)
+                on = GEMV_NAME(sweep)(1, 2, args, m, k, a, b, c, beta);
             else
                 on = GEMV_NAME(sweep)(1, 1, args, m, k, a, b, c, beta);
             if (!on)

@@ -19,6 +19,15 @@
 #define NMB_EACH(i, count) _Pragma("GCC unroll 16") for (size_t i = 0; i < (count); i++)
 #endif
 #define NMB_INLINE inline __attribute__((always_inline))
+/* Holds a vector in a register: compilers load it anew for each multiplication otherwise, which costs more loads than
+ * a core has time for. */
+#if NMB_TIER_AVX512 || NMB_TIER_AVX2
+#define NMB_KEEP(x) __asm__ volatile("" : "+v"(x))
+#elif NMB_TIER_NEON
+#define NMB_KEEP(x) __asm__ volatile("" : "+w"(x))
+#else
+#define NMB_KEEP(x) (void)0
+#endif
 
 #define NMB_TYPE_LANES(tag, elem, vec, load, store, splat, add, sum, mul, fma, first, second)                          \
     typedef vec nmb_v_##tag;                                                                                           \
