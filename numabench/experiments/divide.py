@@ -137,6 +137,9 @@ def _overhead(usable: Sequence[Series]) -> list[str]:
     ratio = base.paired(best, one[0])
     if ratio is None or ratio.ci is None:
         return []
+    verdict = "More processes than one are neither shown to help nor to harm"
     if ratio.ci[0] > 1:
-        return [f"Several processes help: {serving.name_of(best.case)} does {base.in_words(ratio)} of one."]
-    return [f"More processes only add overhead: {serving.name_of(best.case)} does {base.in_words(ratio)} of one."]
+        verdict = "Several processes help"
+    elif ratio.ci[1] < 1:
+        verdict = "More processes only add overhead"
+    return [f"{verdict}: {serving.name_of(best.case)} does {base.in_words(ratio)} of one."]

@@ -96,6 +96,13 @@ def test_overhead_is_called_overhead() -> None:
     assert "Several processes help" not in said
 
 
+def test_no_difference_is_neither_gain_nor_overhead() -> None:
+    said = words({(1, 2, "none"): 100, (1, 2, "cores"): 100, (2, 1, "cores"): 100.1})
+    assert "neither shown to help nor to harm" in said
+    assert "only add overhead" not in said
+    assert "Several processes help" not in said
+
+
 def test_a_gain_is_measured_again() -> None:
     said = words({(1, 2, "none"): 100, (1, 2, "cores"): 110, (2, 1, "cores"): 160})
     assert "Several processes help" in said
