@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults planted on purpose, each of which has fooled a benchmark: does this suite notice them on this machine?"""
+"""Faults planted on purpose, each of which has fooled a benchmark: does this suite notice them on this machine?
+
+Beside them wrong methods, on a simulated server: what they would have said, and the right figure.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from numabench.analysis import methods
 from numabench.errors import NumabenchError
 from numabench.faults import FAULTS, Bench, Fault, Refused
 from numabench.machine import Machine
@@ -46,7 +50,17 @@ def run(machine: Machine, told: Callable[[Outcome], None] | None = None) -> list
         found.append(_try(fault, machine, usual))
         if told:
             told(found[-1])
+    for method in methods.METHODS:
+        found.append(_method(method()))
+        if told:
+            told(found[-1])
     return found
+
+
+def _method(shown: methods.Wrong) -> Outcome:
+    seen = f"says {shown.wrong:.4g} {shown.unit}, right is {shown.right:.4g}"
+    state: State = "caught" if shown.noticed else "missed"
+    return Outcome(fault=shown.name, fools=shown.fools, state=state, seen=seen, seconds=0.0)
 
 
 def _clean(machine: Machine, kernel: str) -> tuple[Outcome, frozenset[str]]:
