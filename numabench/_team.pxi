@@ -14,9 +14,10 @@ cdef class Work:
     ``delay``: dependent additions after every four lines of a stream (``Clock.additions`` turns ns into them).
     gemm: ``layout`` of LAYOUTS says whether A lies as k x m, B as n x k; ``blocks`` (mc, kc, nc), 0 the kernel's own.
     gather: ``a`` is a table of ``bytes`` in rows of ``stride`` bytes, ``b`` the ``k`` uint32 row numbers to visit.
-    contend: ``shared`` is where the line lies. shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes), ``part`` of ``parts``, ``wait`` of
-    WAITS, ``ticks`` room for one uint64 a round (ticks of the team's clock at its end). allreduce_f32: the parts'
-    vectors of ``bytes`` stand ``stride`` bytes apart, inputs from ``a``, results from ``b`` on.
+    contend, shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes). shared and sync: ``part`` of
+    ``parts``, ``wait`` of WAITS, ``ticks`` room for one uint64 a round (ticks of the team's clock at its end).
+    allreduce_f32: the parts' vectors of ``bytes`` stand ``stride`` bytes apart, inputs from ``a``, results from ``b``
+    on.
     """
 
     cdef nmb_work c
