@@ -135,9 +135,28 @@ static void GEMM_NAME(pack_a_turned)(GEMM_W *to, const GEMM_IN *a, size_t lda, s
     }
 }
 
+/* Adds GEMM_OFFSET times a row of packed words to their sums: what the offset of A adds to each column of the product.
+ */
+static NMB_INLINE GEMM_TARGET void GEMM_NAME(sum)(GEMM_W *sums, const GEMM_W *words)
+{
+    const size_t vl = GEMM_NAME(vl);
+    if (GEMM_OFFSET)
+        NMB_EACH(j, GEMM_NV)
+    GEMM_OF(store)
+    ((GEMM_T *)(sums + j * vl), GEMM_MAC(GEMM_SPLAT((GEMM_W)(GEMM_OFFSET * 0x01010101u)), GEMM_LOAD(words + j * vl),
+                                         GEMM_OF(load)((const GEMM_T *)(sums + j * vl))));
+}
+
+/* Tiles start from what takes the sums off again. */
+static inline void GEMM_NAME(negate)(GEMM_W *sums)
+{
+    for (size_t i = 0; GEMM_OFFSET && i < GEMM_NAME(nr); i++)
+        sums[i] = (GEMM_W)(0 - sums[i]);
+}
+
 /* Packs n columns of B into slivers of nr columns: rows of nr words, zeros below up to a multiple of kb rows. Row by
  * row, as B lies in memory; the hardware follows a row but does not see the next one coming. */
-static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
+static GEMM_TARGET void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
 {
     const size_t nr = GEMM_NAME(nr), unit = GEMM_NAME(unit), deep = GEMM_NAME(padded)(kc), ahead = 4 * unit;
     const size_t each = (deep + GEMM_NAME(sums)) * nr;
@@ -158,14 +177,14 @@ static void GEMM_NAME(pack_b)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n
                 for (size_t i = 0; i < nr; i++)
                     for (size_t u = 0; u < unit; u++)
                         dst[i * unit + u] = (GEMM_P)(k + u < kc && j + i < n ? GEMM_PACK(row[u * ldb + i]) : 0);
-            for (size_t i = 0; GEMM_OFFSET && i < GEMM_NAME(nr); i++)
-                for (size_t u = 0; u < GEMM_NAME(unit); u++)
-                    words[deep * nr + i] -= (GEMM_W)(GEMM_OFFSET * (int)dst[i * unit + u]);
+            GEMM_NAME(sum)(words + deep * nr, words + w * nr);
         }
+    for (size_t j = 0; GEMM_OFFSET && j < n; j += nr)
+        GEMM_NAME(negate)(to + j / nr * each + deep * nr);
 }
 
 /* The same of a B that lies transposed: its rows are followed, some lines ahead, and squares of them turned. */
-static void GEMM_NAME(pack_b_turned)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
+static GEMM_TARGET void GEMM_NAME(pack_b_turned)(GEMM_W *to, const GEMM_IN *b, size_t ldb, size_t n, size_t kc)
 {
     enum { nr = GEMM_NAME(nr), kb = GEMM_NAME(kb), line = GEMM_NAME(line), ahead = 4 * line };
     const size_t deep = GEMM_NAME(padded)(kc);
@@ -183,12 +202,10 @@ static void GEMM_NAME(pack_b_turned)(GEMM_W *to, const GEMM_IN *b, size_t ldb, s
             for (size_t i = 0; i < nr; i += GEMM_NAME(vl))
                 for (size_t p = 0; p < kb; p += GEMM_NAME(vl))
                     GEMM_NAME(turn)(to + (w + p) * nr + i, nr, from + i * kb + p, kb);
-            const GEMM_P *dst = (const GEMM_P *)(to + w * nr);
-            for (size_t p = 0; GEMM_OFFSET && p < kb; p++)
-                for (size_t i = 0; i < nr; i++, dst += GEMM_NAME(unit))
-                    for (size_t u = 0; u < GEMM_NAME(unit); u++)
-                        to[deep * nr + i] -= (GEMM_W)(GEMM_OFFSET * (int)dst[u]);
+            for (size_t p = 0; p < kb; p++)
+                GEMM_NAME(sum)(to + deep * nr, to + (w + p) * nr);
         }
+        GEMM_NAME(negate)(to + deep * nr);
     }
 }
 
