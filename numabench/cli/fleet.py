@@ -125,6 +125,7 @@ def _show(report: object, most: int = 30) -> None:
 @click.option("--baseline", metavar="GOOD.json", help="Passed on to validate.")
 @click.option("--option", multiple=True, metavar="WORD", help="A further option of sbatch, such as --account=x.")
 @click.option("--image", default="", help="kubernetes: container image that has numabench.")
+@click.option("--in-allocation", is_flag=True, help="One step over the nodes of the allocation this runs in, at once.")
 @click.option("--resume", is_flag=True, help="Go on with the run of that folder: only what is missing.")
 def run(
     engine: str,
@@ -140,13 +141,16 @@ def run(
     baseline: str | None,
     option: tuple[str, ...],
     image: str,
+    in_allocation: bool,
     resume: bool,
 ) -> None:
     """Validate every node by one exclusive Slurm job each; resumable. Judge with fleet collect.
 
+    Inside salloc or sbatch --in-allocation takes all nodes at once, in one step.
+
     Example: numabench fleet run --out /shared/run1 --partition all --spec genoa.toml
     """
-    from numabench.fleet import kubernetes, slurm
+    from numabench.fleet import allocation, kubernetes, slurm
 
     target = Path(folder)
     command = worker or f"{shlex.quote(sys.executable)} -m numabench validate"
@@ -164,7 +168,8 @@ def run(
         raise UsageError(f"--wait {wait!r}: a number with seconds, minutes, hours or days, such as 12hours")
     plan = slurm.Plan(hosts=[], command=command, time=limit, wait=wait, partition=partition, options=list(option))
     if not resume:
-        found = names.expected(host_list) if host_list else slurm.nodes(partition)
+        held = allocation.nodes if in_allocation else lambda: slurm.nodes(partition)
+        found = names.expected(host_list) if host_list else held()
         if not found:
             raise UsageError(f"--partition {partition!r}: Slurm knows no node there")
         plan = msgspec.structs.replace(plan, hosts=found)
@@ -179,9 +184,13 @@ def run(
             click.echo(f"{done} of {total} hosts done, {active} in the queue{left}", err=True)
 
     try:
-        slurm.run(plan, target, window=window, poll_s=poll, tell=tell)
+        if in_allocation:
+            allocation.run(plan, target)
+        else:
+            slurm.run(plan, target, window=window, poll_s=poll, tell=tell)
     except (KeyboardInterrupt, SystemExit) as end:
-        end.add_note(f"jobs go on; go on watching: numabench fleet run --out {folder} --resume")
+        how = "go on with what is missing" if in_allocation else "jobs go on; go on watching"
+        end.add_note(f"{how}: numabench fleet run --out {folder} --resume{' --in-allocation' * in_allocation}")
         raise
     finish(_states(target, False))
 

@@ -177,7 +177,8 @@ def read_jobs(folder: Path) -> dict[str, Job]:
     return found
 
 
-def _note(folder: Path, job: Job) -> Job:
+def note(folder: Path, job: Job) -> Job:
+    """Append how a host's job stands to jobs.jsonl."""
     with open(folder / "jobs.jsonl", "ab") as file:
         file.write(msgspec.json.encode(job) + b"\n")
     return job
@@ -220,11 +221,11 @@ def run(
         while waiting and len(active) < window:
             host = waiting.pop(0)
             try:
-                active[host] = _note(folder, Job(host=host, job=submit(plan, folder, host)))
+                active[host] = note(folder, Job(host=host, job=submit(plan, folder, host)))
             except Unsupported:
                 raise
             except NumabenchError as error:
-                _note(folder, Job(host=host, job="", state="REFUSED", reason=str(error)))
+                note(folder, Job(host=host, job="", state="REFUSED", reason=str(error)))
         queued = set(call("squeue", "-h", "-o", "%i").split())
         for host, job in list(active.items()):
             if job.job in queued:
@@ -232,7 +233,7 @@ def run(
             # At once: Slurm forgets a job after MinJobAge.
             now = ask(job)
             if now.state in DONE or now.state == "UNKNOWN":
-                _note(folder, now)
+                note(folder, now)
                 del active[host]
         if tell:
             tell(len(plan.hosts) - len(waiting) - len(active), len(plan.hosts), len(active))
@@ -250,7 +251,7 @@ def status(folder: Path) -> list[State]:
         if valid is not None:
             found.append(State(host, valid.verdict, valid.reason, job.job if job else ""))
             continue
-        if job is not None and job.state in ("SUBMITTED", "PENDING", "RUNNING"):
+        if job is not None and job.state in ("SUBMITTED", "PENDING", "RUNNING", "STEP"):
             job = ask(job)
         if job is not None and job.state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"):
             found.append(State(host, "WAITING" if job.state == "PENDING" else "RUNNING", job.reason, job.job))

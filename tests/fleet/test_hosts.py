@@ -10,7 +10,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
 from numabench.errors import UsageError
-from numabench.fleet import actions, hosts, kubernetes
+from numabench.fleet import actions, allocation, hosts, kubernetes
 from numabench.fleet.judge import Host, Report
 
 
@@ -77,3 +77,21 @@ def test_guard(n: int, failed: int, allowed: bool) -> None:
     else:
         with pytest.raises(UsageError, match="would be drained"):
             actions.guard(fleet(n, failed))
+
+
+def test_what_srun_said_is_why_a_host_is_missing() -> None:
+    said = (
+        "srun: error: n2: task 1: Exited with exit code 3\n"
+        "srun: error: n[3-4]: tasks 2-3: Killed\n"
+        "srun: error: Node failure on n5\n"
+    )
+    fates = allocation.fates([f"n{i}" for i in range(1, 6)], said)
+    assert fates == {
+        "n1": ("COMPLETED", "0:0"),
+        "n2": ("FAILED", "3:0"),
+        "n3": ("FAILED", "0:9"),
+        "n4": ("FAILED", "0:9"),
+        "n5": ("NODE_FAIL", "0:0"),
+    }
+    late = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***\n"
+    assert allocation.fates(["n1"], late + "srun: error: n1: task 0: Terminated\n") == {"n1": ("TIMEOUT", "0:15")}

@@ -231,6 +231,34 @@ def test_a_real_measurement_on_eight_nodes(tmp_path: Path) -> None:
     assert len({result.job["SLURM_JOB_ID"] for result in results.values()}) == 8
 
 
+def test_one_step_over_an_allocation_and_a_slurmd_alone_killed(tmp_path: Path) -> None:
+    """A task and a node that die leave the others be; a step goes on without the daemon that began it."""
+    faults = {"n2": "fail", "n3": "kill", "n4": "hang", "n5": "nothing", "n6": "slow"}
+    where, out = templates(tmp_path / "stub", faults), tmp_path / "run"
+    with simslurm.SimSlurm(6) as slurm:
+        words = ["fleet", "run", "--in-allocation", "--out", str(out), "--time", "2"]
+        words += ["--command", f"{sys.executable} {stub.__file__} {where}"]
+        held = ["salloc", "-N6", "--exclusive", "--no-kill", "-t", "5"]
+        running = subprocess.Popen(
+            [*held, *numabench(*words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        until("the hanging and the slow worker run", lambda: {"n4", "n6"} <= ran(where).keys())
+        slurm.procs["n6"].kill()
+        slurm.kill_node("n4")
+        said, errors = running.communicate(timeout=120)
+        assert running.returncode == 1, errors
+        assert said.splitlines() == [
+            f"FAIL         {'n2':20} {json.loads((out / 'n2.json').read_text())['reason']}",
+            f"MISSING      {'n3':20} MISSING/crashed",
+            f"MISSING      {'n4':20} MISSING/node-failed",
+            f"MISSING      {'n5':20} MISSING/no-data",
+            "1 FAIL, 3 MISSING, 2 PASS",
+        ], (said, errors)
+        assert outcome.load(out / "n6.json").verdict == "PASS"
+    outside = call("fleet", "run", "--in-allocation", "--out", str(tmp_path / "none"))
+    assert (outside.returncode, outside.stderr.count("\n")) == (2, 1), outside.stderr
+
+
 def test_a_window_smaller_than_the_fleet(tmp_path: Path) -> None:
     """Jobs are forgotten by Slurm after five seconds here; ``make fleet-test NODES=64`` makes the fleet larger."""
     n = int(os.environ.get("NUMABENCH_FLEET_NODES", "8"))
