@@ -101,6 +101,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     kernels: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     passes: int | None = None
+    p99_s: float | None = None  # what p99 may be, for divide and load
     precision: float | None = None  # half-width of the interval at which a case is done, as a share; else the profile's
     seed: int = 0
 
@@ -171,6 +172,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
     flags: tuple[str, ...] = ()
     extras: dict[str, float] = {}  # further figures of the pass, such as typical_ns, start of a thread's rate
+    tail: tuple[float, ...] = ()  # of the pass's extras["requests"], the longest, ns, longest first
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from numabench.analysis import stats
 
+TAIL_RESAMPLES = 200
+
 
 class Quantile(NamedTuple):
     """A percentile of single values and its interval; ``value`` is None when there are fewer than ``need`` of them."""
@@ -26,6 +28,8 @@ class Quantile(NamedTuple):
     def text(self) -> str:
         """``12.3 [11.9, 13.1]``, or what is missing."""
         if self.value is None or self.ci is None:
+            if self.n >= self.need:
+                return f"too few values kept of {self.n}"
             return f"n too small (need {self.need})"
         return f"{self.value:.4g} [{self.ci[0]:.4g}, {self.ci[1]:.4g}]"
 
@@ -45,7 +49,11 @@ def needed_for_bound(share: float, over: int = 0, confidence: float = 0.99) -> i
 
 def holds(values: Sequence[float], bound: float, share: float = 0.99, confidence: float = 0.99) -> bool | None:
     """Whether the percentile is at most ``bound``, so surely; None when the sample decides neither way."""
-    n, over = len(values), sum(value > bound for value in values)
+    return proven(len(values), sum(value > bound for value in values), share, confidence)
+
+
+def proven(n: int, over: int, share: float = 0.99, confidence: float = 0.99) -> bool | None:
+    """The same from counts: ``over`` of ``n`` independent values exceed the bound."""
     if n and _binomial(n, 1 - share)[over] <= 1 - confidence:
         return True
     # The other side: so many over the bound would be that rare if the bound held.
@@ -72,11 +80,55 @@ def quantile(values: Sequence[float], share: float) -> Quantile:
     n, need = len(values), needed(share)
     if n < need:
         return Quantile(share, None, None, n, need)
-    ordered, below = sorted(values), _binomial(n, share)
+    ordered, (low, at, high) = sorted(values), _ranks(n, share)
+    return Quantile(share, ordered[at - 1], (ordered[low - 1], ordered[high - 1]), n, need)
+
+
+@lru_cache(maxsize=256)
+def _ranks(n: int, share: float) -> tuple[int, int, int]:
+    """Of the lower limit, the percentile and the upper limit, the smallest value being 1."""
+    below = _binomial(n, share)
     # The r-th smallest (from 1) is above the percentile with probability P(B <= r - 1), at or below it otherwise.
     low = next((r for r in range(n, 0, -1) if below[r - 1] <= 0.025), 1)
     high = next((r for r in range(1, n + 1) if 1 - below[r - 1] <= 0.025), n)
-    return Quantile(share, ordered[math.ceil(share * n) - 1], (ordered[low - 1], ordered[high - 1]), n, need)
+    return low, math.ceil(share * n), high
+
+
+def pooled(runs: Sequence[tuple[int, Sequence[float]]], share: float, seed: int = 1) -> Quantile:
+    """A percentile over several runs, each given as (how many values, the largest of them).
+
+    Runs differ from each other more than chance explains, so the interval by order statistics is widened to that of
+    whole runs resampled (from six runs on). ``value`` is None when there are too few values, or too few were kept.
+    """
+    n, need = sum(count for count, _ in runs), needed(share)
+    found = _pooled(runs, share) if n >= need else None
+    if found is None:
+        return Quantile(share, None, None, n, need)
+    low, value, high = found
+    if len(runs) >= stats.LEAST_PASSES:
+        draw = random.Random(seed)  # noqa: S311 - resampling, no secret
+        again = (_pooled(draw.choices(runs, k=len(runs)), share) for _ in range(TAIL_RESAMPLES))
+        others = sorted(one[1] for one in again if one is not None)
+        if others:
+            low = min(low, others[round(0.025 * (len(others) - 1))])
+            high = max(high, others[round(0.975 * (len(others) - 1))])
+    return Quantile(share, value, (low, high), n, need)
+
+
+def _pooled(runs: Sequence[tuple[int, Sequence[float]]], share: float) -> tuple[float, float, float] | None:
+    """Lower limit, percentile, upper limit; None when values that were not kept could be among them."""
+    n = sum(count for count, _ in runs)
+    kept = sorted((value for _, values in runs for value in values), reverse=True)
+    unseen = unseen_below(runs)
+    at = [n - rank for rank in _ranks(n, share)]
+    if at[0] >= len(kept) or kept[at[0]] < unseen:
+        return None
+    return kept[at[0]], kept[at[1]], kept[at[2]]
+
+
+def unseen_below(runs: Sequence[tuple[int, Sequence[float]]]) -> float:
+    """Values that were not kept are at most this; -inf when all were."""
+    return max((values[-1] if values else math.inf for count, values in runs if len(values) < count), default=-math.inf)
 
 
 def wider(quantiles: Sequence[Quantile]) -> tuple[float | None, tuple[float, float] | None]:

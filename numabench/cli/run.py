@@ -36,6 +36,7 @@ from numabench.units import format_bytes, format_seconds, parse_bytes, parse_num
 @click.option("--tier", default="best", help="Instruction set: scalar, avx2, avx512, neon.")
 @click.option("--kernel", "kernel_names", multiple=True, metavar="NAME", help="Kernels, as listed.")
 @click.option("--threads", metavar="LIST", help="Thread counts of scaling, such as 1,2,4.")
+@click.option("--p99", "bound", metavar="TIME", help="Bound on p99 for divide and load, such as 20ms.")
 @click.option("--passes", type=click.IntRange(1, 30), help="Exactly so many passes.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Order and contents.")
 @click.option("-o", "--output", metavar="FILE.json", help="Where the record goes.")
@@ -55,6 +56,7 @@ def run(
     tier: str,
     kernel_names: tuple[str, ...],
     threads: str | None,
+    bound: str | None,
     passes: int | None,
     seed: int,
     output: str | None,
@@ -69,6 +71,7 @@ def run(
     options = Options(
         profile=profile,  # type: ignore[arg-type]
         budget_s=parse_seconds(budget) if budget else None,
+        p99_s=parse_seconds(bound) if bound else None,
         precision=parse_share(precision, "--precision") if precision else None,
         nodes=parse_numbers(nodes, "--nodes") if nodes else (),
         cpus=parse_numbers(cpus, "--cpus") if cpus else (),

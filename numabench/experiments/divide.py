@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from numabench import layout
-from numabench.analysis import scaling
+from numabench.analysis import scaling, tails
 from numabench.errors import UsageError
 from numabench.experiments import base, serving
 from numabench.layout import Slot
@@ -44,18 +44,23 @@ class Divide:
             extra: serving.Params = {"weights": weights} if weights else {}
             if len(slots) == 1:
                 extra["predict"] = 1
+            if options.p99_s:
+                extra["p99_ms"] = options.p99_s * 1e3
             if count:
                 extra |= {"requests": count, "share": 0.7}
             yield serving.case(self.name, options, model, slots, binding, params=extra)
 
     def again(self, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
-        """The best and the default once more, in passes of their own: the best of many looks better than it is."""
+        """The best, the best within the bound and the default once more: the best of many looks better than it is."""
         usable = [s for s in series if s.usable]
-        default = next((s for s in usable if s.case.params["binding"] == "none"), None)
+        default = _default(usable)
         best = max(usable, key=lambda s: s.estimate or 0, default=None)
-        if default is None or best is None or best is default:
+        within = _within(usable)
+        wanted = [s for s in (best, within) if s is not None and s is not default]
+        if default is None or not (wanted or within):
             return []
-        return [serving.with_params(s.case, confirm=1) for s in (default, best)]
+        cases = [serving.with_params(s.case, confirm=1) for s in (default, *wanted)]
+        return [case for i, case in enumerate(cases) if case not in cases[:i]]
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Divisions by throughput and step time, the front, the best against the default, predicted step times."""
@@ -63,7 +68,7 @@ class Divide:
         confirmed = [s for s in series if s.case.params.get("confirm")]
         if not first:
             return []
-        default = next((s for s in first if s.case.params["binding"] == "none"), None)
+        default = _default(first)
         words = [serving.scaled(series), *_verdict(first, default, confirmed)]
         words += [text for s in first if (text := serving.explained(s))]
         tables = [serving.table(self.name, "Divisions, closed loop", first, default, words)]
@@ -102,27 +107,93 @@ def _sizes(machine: Machine) -> list[int]:
     return sorted(found, reverse=True)
 
 
+def _default(series: Sequence[Series]) -> Series | None:
+    return next((s for s in series if s.case.params["binding"] == "none"), None)
+
+
+def _bound_ns(series: Sequence[Series]) -> float | None:
+    """What p99 may be, if the run was asked for a bound."""
+    asked = [float(s.case.params["p99_ms"]) for s in series if "p99_ms" in s.case.params]
+    return asked[0] * 1e6 if asked else None
+
+
+def _within(usable: Sequence[Series]) -> Series | None:
+    """The division of most throughput whose p99 is proven to keep the bound."""
+    bound = _bound_ns(usable)
+    kept = [s for s in usable if serving.keeps(s, bound)] if bound else []
+    return max(kept, key=lambda s: s.estimate or 0, default=None)
+
+
 def _verdict(first: Sequence[Series], default: Series | None, confirmed: Sequence[Series]) -> list[str]:
     usable = [s for s in first if s.usable]
     if default is None or not default.usable or len(usable) < 2:
         return ["The divisions could not be compared with the default."]
-    front = [(s.estimate or 0.0, serving.middle(s, "p50_ns") or 0.0) for s in usable]
-    names = ", ".join(serving.name_of(usable[i].case) for i in scaling.pareto(front))
-    words = [f"Nothing beats these in both throughput and step time: {names}."]
-    pair = confirmed if len(confirmed) == 2 and all(s.usable for s in confirmed) else None
-    best = pair[1] if pair else max(usable, key=lambda s: s.estimate or 0)
-    against = pair[0] if pair else default
-    ratio = base.paired(best, against)
-    if best is against or ratio is None:
+    words = [_front(usable)]
+    best = max(usable, key=lambda s: s.estimate or 0)
+    if best is default:
         words.append(f"Nothing measured beats the default ({serving.name_of(default.case)}).")
     else:
-        again = " (measured again)" if pair else " (not measured again: the best of many looks better than it is)"
-        words.append(
-            f"{serving.name_of(best.case)} does {base.in_words(ratio)} of the default's throughput "
-            f"({serving.name_of(default.case)}){again}."
-        )
+        words.append(_gain(best, default, confirmed))
+    words.extend(_bounded(usable, default, confirmed))
     words.extend(_overhead(usable))
     return words
+
+
+def _front(usable: Sequence[Series]) -> str:
+    """The divisions that no other beats: in p99 where every one of them has enough steps for it."""
+    p99 = [serving.p99(s).value for s in usable]
+    enough = all(p99)
+    costs = p99 if enough else [serving.middle(s, "p50_ns") for s in usable]
+    front = scaling.pareto([(s.estimate or 0.0, cost or 0.0) for s, cost in zip(usable, costs, strict=True)])
+    names = ", ".join(serving.name_of(usable[i].case) for i in front)
+    what = "p99 step time" if enough else "median step time (some have too few steps for p99)"
+    return f"Nothing beats these in both throughput and {what}: {names}."
+
+
+def _gain(best: Series, default: Series, confirmed: Sequence[Series]) -> str:
+    """Throughput of a division against the default's, from fresh passes where both had some."""
+    fresh, against = _again_of(best, confirmed), _again_of(default, confirmed)
+    again = fresh is not None and against is not None
+    ratio = base.paired(fresh, against) if fresh is not None and against is not None else base.paired(best, default)
+    how = "measured again" if again else "not measured again: the best of many looks better than it is"
+    told = base.in_words(ratio) if ratio else "an unknown part"
+    return (
+        f"{serving.name_of(best.case)} does {told} of the default's throughput "
+        f"({serving.name_of(default.case)}) ({how})."
+    )
+
+
+def _again_of(one: Series, confirmed: Sequence[Series]) -> Series | None:
+    case = serving.with_params(one.case, confirm=1)
+    return next((s for s in confirmed if s.case == case and s.usable), None)
+
+
+def _bounded(usable: Sequence[Series], default: Series, confirmed: Sequence[Series]) -> list[str]:
+    """What the bound on p99 leaves, and whether it was kept on fresh runs."""
+    bound = _bound_ns(usable)
+    if bound is None:
+        return []
+    head, within = f"p99 of a step <= {bound / 1e6:g} ms", _within(usable)
+    if within is None:
+        steps = min(sum(n for n, _ in serving.runs(s)) for s in usable)
+        lack = f"; the fewest steps of a division are {steps}, a proof needs {tails.needed_for_bound(0.99)}"
+        shown = [s for s in usable if serving.p99(s).value is not None]
+        nearest = min(shown, key=lambda s: serving.p99(s).value or 0.0, default=None)
+        near = f"; the lowest is {_p99_of(nearest)}" if nearest is not None else ""
+        return [f"{head}: no division is proven to keep it{near}{lack}."]
+    words = [f"{head} (99 % sure): the best is {_p99_of(within)}, {within.estimate or 0:.4g} steps/s."]
+    fresh = _again_of(within, confirmed)
+    if fresh is None:
+        return [*words, "The bound was not checked on fresh runs."]
+    kept = {True: "kept", False: "NOT kept", None: "neither proven nor refuted"}[serving.keeps(fresh, bound)]
+    words.append(f"On fresh runs the bound is {kept}: {_p99_of(fresh)}, {fresh.estimate or 0:.4g} steps/s.")
+    if within is not default:
+        words.append(_gain(within, default, confirmed))
+    return words
+
+
+def _p99_of(one: Series) -> str:
+    return f"{serving.name_of(one.case)} with p99 {serving.quantile_cell(serving.p99(one)).text} ms"
 
 
 def _overhead(usable: Sequence[Series]) -> list[str]:

@@ -129,17 +129,57 @@ def milliseconds(series: Series, name: str, share: float = 0.0) -> Cell:
     return Cell(text=f"{value / 1e6:.2f}" + (f" [{ci[0] / 1e6:.2f}, {ci[1] / 1e6:.2f}]" if ci else ""))
 
 
+def runs(series: Sequence[Series] | Series) -> list[tuple[int, tuple[float, ...]]]:
+    """Steps of the closed loop of every pass: how many, and the longest, ns."""
+    found = [series] if isinstance(series, Series) else series
+    return [(int(x.extras["requests"]), x.tail) for s in found for x in s.samples if x.tail]
+
+
+def p99(series: Series) -> tails.Quantile:
+    """Of the steps of a closed loop, all passes together; of records without them the median of the passes' own."""
+    if any(sample.tail for sample in series.samples):
+        return tails.pooled(runs(series), 0.99)
+    value = middle(series, "p99_ns")
+    found = [sample.extras["p99_ns"] for sample in series.samples if "p99_ns" in sample.extras]
+    return tails.Quantile(0.99, value, stats.median_interval(found) if value else None, 0, tails.needed(0.99))
+
+
+def keeps(series: Series, bound_ns: float) -> bool | None:
+    """Whether p99 of a step is at most the bound, 99 % sure from all passes together; None: not decided."""
+    known = runs(series)
+    if not known:
+        value = p99(series).value
+        return None if value is None else value <= bound_ns
+    over = sum(value > bound_ns for _, values in known for value in values)
+    found = tails.proven(sum(n for n, _ in known), over)
+    return None if found and bound_ns < tails.unseen_below(known) else found
+
+
+def quantile_cell(found: tails.Quantile) -> Cell:
+    """A percentile in ms, or what its sample lacks."""
+    if found.value is None:
+        return Cell(text=found.text())
+    ci = f" [{found.ci[0] / 1e6:.2f}, {found.ci[1] / 1e6:.2f}]" if found.ci else ""
+    return Cell(text=f"{found.value / 1e6:.2f}{ci}")
+
+
 def table(experiment: str, title: str, series: Sequence[Series], first: Series | None, meaning: Sequence[str]) -> Table:
-    """Divisions down; throughput with its ratio to ``first``, step times, memory."""
+    """Divisions down; throughput with its ratio to ``first``, step times, memory, latency at a share of the peak."""
     rows = []
+    open_loop = any(one.case.params.get("requests") for one in series)
     for one in series:
         ram = middle(one, "ram_bytes")
-        cells = (
+        cells: tuple[Cell, ...] = (
             base.cell(one, first),
             milliseconds(one, "p50_ns"),
-            milliseconds(one, "p99_ns", 0.99),
+            quantile_cell(p99(one)),
             Cell(text=f"{ram / 2**30:.2f}" if ram else "-"),
         )
+        if open_loop:
+            asked = one.case.params.get("requests")
+            opened = milliseconds(one, "open_p99_ns", 0.99) if asked else Cell(text="-")
+            alone = asked and middle(one, "open_requests") is None
+            cells += (Cell(text="no core left to send from") if alone else opened,)
         rows.append((name_of(one.case), cells))
     return Table(
         experiment=experiment,
@@ -147,7 +187,7 @@ def table(experiment: str, title: str, series: Sequence[Series], first: Series |
         unit="steps/s",
         better="high",
         corner="instances x threads",
-        columns=("steps/s", "p50 ms", "p99 ms", "GiB"),
+        columns=("steps/s", "p50 ms", "p99 ms", "GiB", *(("p99 ms at 70 % load",) if open_loop else ())),
         rows=tuple(rows),
         meaning=tuple(meaning),
     )

@@ -24,6 +24,7 @@ WINDOW_S = {"quick": 0.8, "standard": 2.0, "full": 5.0}
 WARM_S = {"quick": 0.5, "standard": 1.0, "full": 3.0}
 WINDOWS = 4
 SHARES = (0.5, 0.95, 0.99)
+TAIL = 256  # longest requests of a pass that are kept, for percentiles over passes
 PROBES = 5  # halvings of the search for the highest rate
 FAR_S, FIXED_STEPS = 60.0, 5
 
@@ -214,7 +215,7 @@ def _arrivals(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int
     """Requests at a share of the closed loop's own rate, or None where the case asks for none."""
     p = case.params
     count, share = int(p.get("requests", 0)), float(p.get("share", 0.7))
-    cpu = free_cpu(machine, () if p["binding"] == "none" else case.cpus)
+    cpu = free_cpu(machine, case.cpus)
     if not count or p.get("bound_steps"):
         return None
     if cpu is None:
@@ -272,8 +273,9 @@ def _sample(
     seen = _evidence(case, fleet, proofs, [closed] + ([run] if run else []), changes)
     flags = _flags(case, fleet, seen, proofs, changes, steady, run)
     return Sample(
-        number=number, position=position, value=value, windows=windows, evidence=seen, flags=flags, extras=extras
-    )
+        number=number, position=position, value=value, windows=windows, evidence=seen, flags=flags, extras=extras,
+        tail=tuple(sorted(closed.services, reverse=True)[:TAIL]),
+    )  # fmt: skip
 
 
 def _figures(fleet: Fleet, closed: Run, run: Run | None) -> dict[str, float]:

@@ -114,3 +114,28 @@ def test_highest_rate_is_found_and_proven() -> None:
     assert all(answer == (rate <= 70) for rate, answer in tried)
     assert tails.highest_rate(lambda rate: False, 10, 100) == (None, [(10, False)])
     assert tails.highest_rate(lambda rate: None if rate > 50 else True, 10, 100, steps=8)[0] == pytest.approx(50, abs=1)
+
+
+def test_a_percentile_over_runs_is_that_of_all_their_values() -> None:
+    draw = random.Random(3)
+    runs = [[draw.lognormvariate(0, 0.3) * (2 if run == 2 else 1) for _ in range(120)] for run in range(8)]
+    everything = sorted(value for run in runs for value in run)
+    found = tails.pooled([(len(run), sorted(run, reverse=True)[:40]) for run in runs], 0.99)
+    assert found.n == 960
+    assert found.value == everything[math.ceil(0.99 * 960) - 1]
+    alone = tails.quantile(everything, 0.99)
+    assert found.ci is not None
+    assert alone.ci is not None
+    # One slow run in eight: the values are not independent, which the interval of their ranks alone does not know.
+    assert found.ci[0] < alone.ci[0]
+    assert found.ci[1] >= alone.ci[1]
+
+
+def test_values_that_were_not_kept_are_not_made_up() -> None:
+    fast, slow = [1.0 + i * 1e-4 for i in range(500)], [100.0 + i for i in range(500)]
+    runs = [(500, sorted(run, reverse=True)[:5]) for run in (fast, slow)]
+    found = tails.pooled(runs, 0.99)
+    assert found.value is None
+    assert "too few values kept of 1000" in found.text()
+    assert tails.unseen_below(runs) == 595.0
+    assert tails.pooled([(100, fast[:100]), (100, slow[:100])], 0.99).text() == "n too small (need 299)"

@@ -8,6 +8,7 @@ import re
 from typing import Literal
 
 import pytest
+from msgspec import structs
 
 from numabench import layout
 from numabench.experiments.divide import MOST, Divide
@@ -116,3 +117,60 @@ def test_the_default_is_not_measured_against_itself() -> None:
     series = measured(plan(two_nodes()), {(1, 2, "none"): 200})
     assert Divide().again(series, two_nodes(), QUICK) == []
     assert "Nothing measured beats the default" in words({(1, 2, "none"): 200})
+
+
+BOUND = Options(profile="quick", p99_s=0.012)
+
+
+Times = dict[tuple[int, int, str], tuple[float, float]]
+
+
+def timed(cases: list[Case], times: Times, steps: int = 120) -> list[Series]:
+    """Series of which every step takes (most steps, one in fifty) so many ms."""
+    found = []
+    for case in cases:
+        p = case.params
+        usual, rare = times.get((int(p["instances"]), int(p["threads"]), str(p["binding"])), (20.0, 20.0))
+        values = sorted((rare if i % 50 == 0 else usual for i in range(steps)), reverse=True)
+        sample = Sample(
+            number=0,
+            position=0,
+            value=1e3 / usual * int(p["instances"]),
+            windows=(1.0,),
+            evidence=Evidence(proof="move_pages"),
+            extras={"p50_ns": usual * 1e6, "requests": float(steps)},
+            tail=tuple(value * 1e6 for value in values),
+        )
+        passes = [structs.replace(sample, number=n, position=n) for n in range(8)]
+        found.append(summary(case, passes, "", BOUND))
+    return found
+
+
+def bounded(times: Times, steps: int = 120, fresh: Times | None = None) -> tuple[str, list[Case]]:
+    series = timed(plan(two_nodes(), BOUND), times, steps)
+    again = Divide().again(series, two_nodes(), BOUND)
+    series += timed(again, fresh or times, steps)
+    return " ".join(line for table in Divide().summarise(series, two_nodes()) for line in table.meaning), again
+
+
+def test_the_fastest_division_is_not_the_one_that_keeps_the_bound() -> None:
+    """2 x 1 pinned has the most steps/s, but one in fifty takes 15 ms; 1 x 2 pinned keeps 12 ms."""
+    said, again = bounded({(2, 1, "cores"): (10.0, 15.0), (1, 2, "cores"): (8.0, 11.0), (1, 2, "none"): (16.0, 16.0)})
+    assert "p99 of a step <= 12 ms (99 % sure): the best is 1 x 2, pinned" in said
+    assert "On fresh runs the bound is kept" in said
+    assert "Nothing beats these in both throughput and p99 step time: 1 x 2, pinned, 2 x 1, pinned" in said
+    assert [(c.params["instances"], c.params["binding"]) for c in again] == [(1, "none"), (2, "cores"), (1, "cores")]
+
+
+def test_a_bound_that_fresh_runs_break_is_said() -> None:
+    times = {(2, 1, "cores"): (10.0, 11.0), (1, 2, "none"): (16.0, 16.0)}
+    said, _ = bounded(times, fresh=times | {(2, 1, "cores"): (10.0, 15.0)})
+    assert "NOT kept" in said
+
+
+def test_no_division_is_proven_within_the_bound_without_enough_steps() -> None:
+    said, _ = bounded({(2, 1, "cores"): (10.0, 11.0)}, steps=50)
+    assert "no division is proven to keep it" in said
+    assert "the fewest steps of a division are 400, a proof needs 459" in said
+    said, _ = bounded({})
+    assert "no division is proven to keep it; the lowest is" in said
