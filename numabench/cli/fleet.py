@@ -153,17 +153,26 @@ def run(
     from numabench.fleet import allocation, kubernetes, slurm
 
     target = Path(folder)
+    if engine == "kubernetes":
+        if not host_list or not image:
+            raise UsageError("--engine kubernetes: --hosts and --image are needed; it prints Jobs and runs nothing")
+        if spec or baseline:
+            what = "--spec" if spec else "--baseline"
+            raise UsageError(
+                f"--engine kubernetes: {what} is a file of the image: --command 'numabench validate {what} /PATH'"
+            )
+        try:
+            words = shlex.split(worker) or kubernetes.COMMAND
+        except ValueError as error:
+            raise UsageError(f"--command {worker!r}: {error}") from None
+        click.echo(kubernetes.jobs(names.expected(host_list), image, folder, words), nl=False)
+        return
     command = worker or f"{shlex.quote(sys.executable)} -m numabench validate"
     for name, file in (("--spec", spec), ("--baseline", baseline)):
         if file:
             if not Path(file).is_file():
                 raise UsageError(f"{name} {file}: no such file")
             command += f" {name} {shlex.quote(str(Path(file).absolute()))}"
-    if engine == "kubernetes":
-        if not host_list or not image:
-            raise UsageError("--engine kubernetes: --hosts and --image are needed; it prints Jobs and runs nothing")
-        click.echo(kubernetes.jobs(names.expected(host_list), image, folder), nl=False)
-        return
     if not re.fullmatch(r"\d+\s*(?:second|minute|hour|day|week)s?", wait):
         raise UsageError(f"--wait {wait!r}: a number with seconds, minutes, hours or days, such as 12hours")
     plan = slurm.Plan(hosts=[], command=command, time=limit, wait=wait, partition=partition, options=list(option))

@@ -10,8 +10,9 @@ import msgspec
 from numabench.errors import RecordError
 from numabench.fleet.judge import Finding, Host, Report
 from numabench.validation import causes, outcome
+from numabench.validation.facts import ABOUT
 from numabench.validation.metrics import BY_NAME
-from numabench.validation.outcome import Check
+from numabench.validation.outcome import Check, Fact
 
 MOST = 2000  # machines whose results are read again; a fleet with more bad ones has another problem
 
@@ -35,7 +36,8 @@ def _one(host: Host) -> Host:
     except RecordError:
         return host
     checks = [*result.checks, *(_check(finding) for finding in host.findings)]
-    seen = causes.observed(result.facts, checks, {}, result.values)
+    untold = dict.fromkeys(ABOUT, Fact(None, "unavailable"))  # for a result of a version that told less
+    seen = causes.observed(untold | result.facts, checks, {}, result.values)
     for finding in host.findings:
         if finding.what.startswith("mem_total"):
             seen["node's memory low"] = finding.text

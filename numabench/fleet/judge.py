@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KIND = "numabench-fleet"
-VISITS = 3  # all of the last so many must be flagged
+VISITS = 3  # so many in a row must be flagged
+APART_S = 600.0  # between two of them: what keeps a machine busy for minutes must not make all three
 MAJORITY, MODEL_FROM = 0.90, 8
 LAYOUT = ("numa_nodes", "cpus_per_node", "slit", "smt", "dimm_configured_mts", "dimm_count")
 SOFTWARE = ("bios", "kernel", "numabench", "tier")
@@ -252,26 +254,42 @@ def _figures(
             if crowd:
                 suspect.append(f"{name}[{instance}]")
             a, b = _hosts(
-                findings, f"{name}[{instance}]", _sign(name), centre, hosts_of, r, z, deficit, p, mine, hits,
+                findings, f"{name}[{instance}]", _sign(name), centre, hosts_of, created, r, z, deficit, p, mine, hits,
                 n >= outliers.FAIL_FROM, crowd,
             )  # fmt: skip
             once, again = once + a, again + b
             if n >= outliers.FAIL_FROM:
                 for hit in np.flatnonzero(hits).tolist():
-                    _mark(marks, str(hosts_of[hit]), str(created[hit]), hits, hosts_of, hit, crowd)
+                    _mark(marks, hits, hosts_of, created, hit, crowd)
         if suspect:
             cohorts[place] = msgspec.structs.replace(cohorts[place], suspect=tuple(suspect))
     return cohorts, once, again
 
 
 def _mark(
-    marks: dict[tuple[str, str], states.Seen], host: str, created: str, hits: Any, hosts: Any, row: int, crowd: bool
+    marks: dict[tuple[str, str], states.Seen], hits: Any, hosts: Any, created: Any, row: int, crowd: bool
 ) -> None:
-    """What a flagged visit counts as: the third in a row on one metric fails."""
-    row_of = range(row - VISITS + 1, row + 1)
-    third = not crowd and row_of.start >= 0 and all(hits[at] and hosts[at] == host for at in row_of)
-    if third or marks.get((host, created)) != "fail":
-        marks[host, created] = "fail" if third else "suspect"
+    """What a flagged visit counts as: one of a lasting row on one metric fails."""
+    host, at, first = str(hosts[row]), str(created[row]), row
+    while first and hits[first - 1] and hosts[first - 1] == host:
+        first -= 1
+    fails = not crowd and _lasting(created[first : row + 1])
+    if fails or marks.get((host, at)) != "fail":
+        marks[host, at] = "fail" if fails else "suspect"
+
+
+def _lasting(times: Any) -> bool:
+    """Whether visits in a row are enough of them, and far enough apart on average."""
+    if len(times) < VISITS:
+        return False
+    span = datetime.fromisoformat(str(times[-1])) - datetime.fromisoformat(str(times[0]))
+    return span.total_seconds() >= (VISITS - 1) * APART_S
+
+
+def _row(hits: Any) -> int:
+    """How many visits in a row, up to the last one, were flagged."""
+    misses = np.flatnonzero(~hits)
+    return len(hits) - (int(misses[-1]) + 1 if misses.size else 0)
 
 
 def _sign(name: str) -> int:
@@ -307,6 +325,7 @@ def _hosts(
     sign: int,
     centre: outliers.Centre,
     hosts: Any,
+    created: Any,
     r: Any,
     z: Any,
     deficit: Any,
@@ -331,15 +350,14 @@ def _hosts(
             continue
         if end - start > 1 and mine[0]:
             once, again = once + 1, again + int(mine[1])
-        last = mine[-VISITS:]
-        if not last[-1]:
+        if not mine[-1]:
             verdict: Verdict = "WARN"  # it did not come back
         elif not may_fail:
             verdict = "WARN"
         elif crowd:
             verdict = "SUSPECT"
         else:
-            verdict = "FAIL" if len(last) == VISITS and last.all() else "SUSPECT"
+            verdict = "FAIL" if _lasting(created[end - _row(mine) : end]) else "SUSPECT"
         at = start + int(np.flatnonzero(mine)[-1])
         reason = "COHORT_SUSPECT" if crowd else "OUTLIER"
         text = (

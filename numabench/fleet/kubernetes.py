@@ -9,8 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+COMMAND = ("numabench", "validate")
 
-def job(host: str, image: str, folder: str) -> dict[str, Any]:
+
+def job(host: str, image: str, folder: str, command: Sequence[str] = COMMAND) -> dict[str, Any]:
     """The Job of one node: pinned by its host name, privileged for mbind and firmware tables, results on the node's
     folder. Exclusive CPUs need the node's static CPU manager and whole-CPU requests, which only a site can choose.
     """
@@ -21,7 +23,7 @@ def job(host: str, image: str, folder: str) -> dict[str, Any]:
     container = {
         "name": "validate",
         "image": image,
-        "command": ["numabench", "validate", "--node-name", "$(KUBERNETES_NODE_NAME)", "--out", "/results"],
+        "command": [*command, "--node-name", "$(KUBERNETES_NODE_NAME)", "--out", "/results"],
         "env": [{"name": "KUBERNETES_NODE_NAME", "valueFrom": own}],
         "securityContext": {"privileged": True},
         "volumeMounts": [{"name": "results", "mountPath": "/results"}],
@@ -47,6 +49,6 @@ def job(host: str, image: str, folder: str) -> dict[str, Any]:
     }
 
 
-def jobs(hosts: Sequence[str], image: str, folder: str) -> str:
+def jobs(hosts: Sequence[str], image: str, folder: str, command: Sequence[str] = COMMAND) -> str:
     """Documents for ``kubectl apply -f -``: YAML, of which JSON is a part."""
-    return "".join(f"---\n{json.dumps(job(host, image, folder), indent=1)}\n" for host in hosts)
+    return "".join(f"---\n{json.dumps(job(host, image, folder, command), indent=1)}\n" for host in hosts)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ReFrame test class for sites that run a ReFrame suite: ``reframe -c .../reframe_check.py --distribute -r``.
 
-Drop it in, or derive from `NumabenchValidate` and set ``reference`` as for any other test. The node is in the figures'
-log and in the message of a failure, since ReFrame's JUnit gives all nodes of ``--distribute`` one name.
+Drop it in. NUMABENCH_BASELINE names a file of ``numabench baseline build``: its figures become ``reference``, with the
+limits that validate itself takes; or derive from `NumabenchValidate` and set it as for any other test. The node is in
+the figures' log and in the message of a failure, since ReFrame's JUnit gives all nodes of ``--distribute`` one name.
 Imported by ReFrame only: numabench itself does not need it.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 
 import reframe as rfm
@@ -18,6 +20,21 @@ import reframe.utility.sanity as sn
 from reframe.core.builtins import performance_function, run_after, run_before, sanity_function, variable
 
 FIGURES = ("latency.local", "latency.remote", "bw.read.local", "bw.read.remote")
+FAIL, SIGMAS = 0.10, 6.0  # as numabench.validation.baseline has them
+
+
+def references(cells, figures):
+    """ReFrame's (value, lower, upper, unit) of each figure, from the cells of a baseline: its worst node or pair."""
+    found = {}
+    for name in FIGURES:
+        stats, key = list(cells.get(name, {}).values()), name.replace(".", "_")
+        if not stats or key not in figures:
+            continue
+        low = name.startswith("latency")
+        worst = (max if low else min)(stats, key=lambda stat: stat["median"])
+        share = max(FAIL, math.expm1(SIGMAS * (worst["sigma"] or 0.0)))
+        found[key] = (worst["median"], *((None, share, "ns") if low else (-share / (1 + share), None, "GB/s")))
+    return found
 
 
 @rfm.simple_test
@@ -32,6 +49,8 @@ class NumabenchValidate(rfm.RunOnlyRegressionTest):
     time_limit = "30m"
     # Words of the worker's command line; a site may add --spec or --baseline.
     command = variable(str, value=os.environ.get("NUMABENCH_COMMAND", "numabench validate"))
+
+    baseline = variable(str, value=os.environ.get("NUMABENCH_BASELINE", ""))
 
     @run_before("run")
     def set_command(self):
@@ -71,6 +90,9 @@ class NumabenchValidate(rfm.RunOnlyRegressionTest):
                 worst = max(best) if low else min(best)
                 made[name.replace(".", "_")] = sn.make_performance_function(sn.defer(worst), "ns" if low else "GB/s")
         self.perf_variables = made
+        if self.baseline:
+            with open(self.baseline) as file:
+                self.reference = {"*": references(json.load(file)["cells"], made)}
 
     @performance_function("1")
     def unused(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,12 @@ def fill(
 
 
 def _nonsense(result: Result) -> str:
-    """Why figures of a result cannot be figures; an empty text when they can."""
+    """Why a result cannot be one, by its time or its figures; an empty text when it can."""
+    try:
+        if datetime.fromisoformat(result.created).tzinfo is None:
+            raise ValueError
+    except ValueError:
+        return f"created {result.created!r} of {result.host} is no time with its zone"
     for name, cells in result.values.items():
         for at, figures in cells.items():
             if not figures or not all(0 < figure < 1e15 for figure in figures):

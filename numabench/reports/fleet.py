@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from numabench.analysis.verdict import WORST_FIRST
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SHOWN = 300  # machines on the page, worst first
+FIGURES = 24  # of each of them, worst first
 BINS, WIDTH, HEIGHT = 60, 300, 36
 SPAN = 0.3  # of a logarithm, on either side of the median
 
@@ -35,7 +36,7 @@ def files(report: Report, con: duckdb.DuckDBPyConnection, folder: Path) -> list[
         "quarantine.txt": "".join(f"{h.host}\t{h.reason}\n" for h in report.hosts if h.host in set(report.quarantine)),
         "retest.txt": "".join(f"{host}\n" for host in report.retest),
         "junit.xml": junit(report),
-        "fleet.html": page(report, distributions(con)),
+        "fleet.html": page(report, distributions(con), figures(report, con)),
     }
     for name, text in made.items():
         write(folder / name, text.encode())
@@ -112,6 +113,33 @@ def distributions(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], list[
     return found
 
 
+class Figure(NamedTuple):
+    """A machine's latest figure beside its class's median; ``worse`` is a share, negative is better."""
+
+    name: str
+    value: float
+    median: float
+    worse: float
+
+
+def figures(report: Report, con: duckdb.DuckDBPyConnection) -> dict[str, list[Figure]]:
+    """{machine: its figures, worst first} of the machines on the page."""
+    classes = {cohort.cohort: cohort.centres for cohort in report.cohorts}
+    shown = {host.host: classes.get(host.cohort, {}) for host in worst(report)[:SHOWN]}
+    query = """
+        select host, metric, instance, arg_max(best, created) from figure
+        where host in (select unnest(?::varchar[])) group by all
+    """
+    found: dict[str, list[Figure]] = {}
+    for host, name, at, value in con.execute(query, [list(shown)]).fetchall():
+        label = f"{name}[{at}]"
+        if label in shown[host]:
+            middle = shown[host][label][0]
+            worse = 1 - (value / middle if BY_NAME[name].better == "high" else middle / value)
+            found.setdefault(host, []).append(Figure(label, value, middle, worse))
+    return {host: sorted(mine, key=lambda one: (-one.worse, one.name))[:FIGURES] for host, mine in found.items()}
+
+
 def _bars(counts: list[int]) -> str:
     """An SVG histogram; heights by square root, so that a lone machine is seen beside thousands."""
     most = max(counts) ** 0.5 or 1.0
@@ -126,7 +154,7 @@ def _bars(counts: list[int]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img">{line}{"".join(parts)}</svg>'
 
 
-def page(report: Report, counts: dict[tuple[str, str], list[int]]) -> str:
+def page(report: Report, counts: dict[tuple[str, str], list[int]], seen: dict[str, list[Figure]]) -> str:
     """One page that works offline: classes with their distributions, machines that did not pass, each unfolding."""
     try:
         import jinja2
@@ -143,5 +171,6 @@ def page(report: Report, counts: dict[tuple[str, str], list[int]]) -> str:
         worst=bad[:SHOWN],
         more=max(0, len(bad) - SHOWN),
         bars=bars,
+        figures=seen,
         units={name: row.unit for name, row in BY_NAME.items()},
     )

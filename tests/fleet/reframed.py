@@ -29,7 +29,9 @@ site_configuration = {
 """
 
 
-def run(templates: Path, folder: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+def run(
+    templates: Path, folder: Path, baseline: Path | None = None
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """reframe over all nodes; what it said and its JSON report."""
     config, report = folder / "site.py", folder / "report.json"
     config.write_text(CONFIG)
@@ -39,7 +41,11 @@ def run(templates: Path, folder: Path) -> tuple[subprocess.CompletedProcess[str]
             "--prefix", str(folder), "--distribute=idle", "--exec-policy=async", "--report-file", str(report),
         ],
         capture_output=True, text=True, timeout=TIMEOUT, check=False,
-        env={**os.environ, "NUMABENCH_COMMAND": f"{sys.executable} {stub.__file__} {templates}"},
+        env={
+            **os.environ,
+            "NUMABENCH_COMMAND": f"{sys.executable} {stub.__file__} {templates}",
+            "NUMABENCH_BASELINE": str(baseline or ""),
+        },
     )  # fmt: skip
     return done, json.loads(report.read_text()) if report.exists() else {}
 
@@ -51,5 +57,5 @@ def failed(report: dict[str, Any]) -> list[str]:
         for case in session["testcases"]:
             if case["result"] == "fail":
                 match = re.search(r"(n\d+): FAIL", str(case["fail_reason"]))
-                found.append(match[1] if match else str(case["fail_reason"]))
+                found.append(match[1] if match else f"{case['job_nodelist']}: {case['fail_reason']}")
     return found

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from numabench.validation import outcome
+from numabench.validation.facts import key as key_of
 from numabench.validation.outcome import Result
 from numabench.validation.validate import validate
 from tests.validate.reference import machines, record, series, topology
@@ -26,11 +27,12 @@ BETWEEN = 0.007  # between machines, of a logarithm
 
 
 class Defect(NamedTuple):
-    """What a kind of defect does to figures by name of metric and instance, and to memory."""
+    """What a kind of defect does to figures by name of metric and instance, to memory, and to facts of the class."""
 
     name: str
     factors: dict[str, float]
     memory: float = 1.0
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 DEFECTS = (
@@ -40,6 +42,8 @@ DEFECTS = (
     Defect("link 10 % one way", {"bw.read.remote[node1->node0]": 0.9}),
     Defect("latency 8.7 %", {"latency.local[node0]": 1 / 0.92}),
     Defect("package 12 %", {"bw.read.local[node1]": 0.88, "latency.local[node1]": 1 / 0.88}),
+    Defect("another mode", {"latency.local[node0]": 0.95, "bw.read.local[node0]": 0.5}, facts=(("numa_nodes", "4"),)),
+    Defect("SMT on", {}, facts=(("smt", "on"),)),
 )
 
 
@@ -96,9 +100,11 @@ class Fleet:
             facts = self.template.facts
             if defect and defect.memory != 1.0:
                 facts = facts | {"mem_total_gib_per_node": outcome.Fact([64.0 * defect.memory, 64.0], "sysfs")}
+            of = self.template.cohort_of | dict(defect.facts if defect else ())
             yield msgspec.structs.replace(
-                self.template, host=host, values=values, facts=facts, created=f"2026-11-{visit:02d}T12:00:00+00:00"
-            )
+                self.template, host=host, values=values, facts=facts, cohort=key_of(of), cohort_of=of,
+                created=f"2026-11-{visit:02d}T12:00:00+00:00",
+            )  # fmt: skip
 
     def visit(self, folder: Path, number: int, hosts: list[str] | None = None) -> None:
         target = folder / f"visit{number}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker that keeps the contract and measures nothing: all simulated nodes share two CPUs.
 
-``stub.py TEMPLATES [options of validate]``: TEMPLATES is a folder with pass.json, fail.json and behave.json
+``stub.py TEMPLATES [options of validate]``: TEMPLATES is a folder with pass.json, weak.json, fail.json and behave.json
 ({host: what it does}).
 """
 
@@ -36,7 +36,7 @@ def main() -> int:
         return 0
     if what == "slow":
         time.sleep(3)
-    result = json.loads((words.templates / ("fail.json" if what == "fail" else "pass.json")).read_text())
+    result = json.loads((words.templates / (f"{what}.json" if what in ("fail", "weak") else "pass.json")).read_text())
     result["host"] = host
     temporary = words.out / f".{host}.json.{os.getpid()}"
     temporary.write_text(json.dumps(result))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -109,7 +111,13 @@ def test_files_of_a_report(simulated: tuple[Fleet, Report, Path], tmp_path: Path
     assert "http://" not in page
     assert "https://" not in page
     assert all(f'id="{host}"' in page for host in report.quarantine)
-    assert page.count("<svg") == len(report.cohorts[0].centres)
+    host = next(h for h, defect in simulated[0].planted.items() if defect.name == "link half width")
+    section = page.partition(f'id="{host}"')[2].partition("</details>")[0]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", section.partition("latest figure")[2])
+    assert html.unescape(cells[0]) == "bw.read.remote[node0->node1]"  # the worst of its figures comes first
+    assert float(cells[4].rstrip(" %")) == pytest.approx(50, abs=9)
+    assert len(cells) == 5 * len(max(report.cohorts, key=lambda cohort: cohort.n).centres)
+    assert page.count("<svg") == sum(len(cohort.centres) for cohort in report.cohorts)
     assert len((tmp_path / "hosts.csv").read_text().splitlines()) == 1001
     assert [line.split("\t")[0] for line in (tmp_path / "quarantine.txt").read_text().splitlines()] == list(
         report.quarantine
@@ -139,6 +147,17 @@ def test_what_may_be_said_depends_on_the_class(n: int, verdict: str, tmp_path: P
     assert not [host for host in report.hosts[1:] if host.verdict == "FAIL"]
 
 
+@pytest.mark.parametrize(("minutes", "verdict"), [(9, "SUSPECT"), (10, "FAIL")])
+def test_three_visits_within_one_busy_spell_are_one(minutes: int, verdict: str, tmp_path: Path) -> None:
+    small(tmp_path, 32, {"h00000": 0.8})
+    for number in (1, 2, 3):
+        path = tmp_path / f"visit{number}" / "h00000.json"
+        created = f"2026-11-02T12:{minutes * number:02d}:00+00:00"
+        outcome.save(msgspec.structs.replace(outcome.load(path), created=created), path)
+    first = collected(tmp_path, [f"h{at:05d}" for at in range(32)]).hosts[0]
+    assert (first.verdict, first.history[-1].state) == (verdict, verdict)
+
+
 def test_a_class_with_many_flagged_is_suspect_and_nobody_fails(tmp_path: Path) -> None:
     report = small(tmp_path, 40, {f"h{at:05d}": 0.7 for at in range(6)})
     assert not report.quarantine
@@ -164,11 +183,13 @@ def test_bad_input_is_left_out_and_told(tmp_path: Path) -> None:
         text = outcome.dumps(msgspec.structs.replace(result, values={"latency.local": {"node0": (77.5,)}})).decode()
         path.write_text(text.replace("77.5", value))
     shutil.copy(folder / "h00005.json", folder / "copy.json")
+    when = outcome.load(folder / "h00006.json")
+    outcome.save(msgspec.structs.replace(when, created="yesterday"), folder / "h00006.json")
     report = collected(tmp_path, [*fleet.hosts, "gone"])
-    assert len(report.rejected) == 6
+    assert len(report.rejected) == 7
     missing = {host.host: host.reason for host in report.hosts if host.verdict == "MISSING"}
-    assert set(missing) == {"h00000", "h00001", "h00002", "h00003", "h00004", "gone"}
-    assert report.counts["MISSING"] == 6
+    assert set(missing) == {"h00000", "h00001", "h00002", "h00003", "h00004", "h00006", "gone"}
+    assert report.counts["MISSING"] == 7
     assert sum(report.counts.values()) == 13
 
 
@@ -195,6 +216,24 @@ def test_drift_against_its_own_past() -> None:
     fallen[-2] += 0.1
     assert outliers.drifted(fallen) is None
     assert outliers.drifted(steady[:10]) is None
+
+
+def test_a_machine_that_falls_behind_its_own_past_is_suspect(tmp_path: Path) -> None:
+    """Five machines make no outliers: only its own past can tell."""
+    fleet = Fleet(5, share=0)
+    for number in range(1, 15):
+        fleet.visit(tmp_path, number)
+        path = tmp_path / f"visit{number}" / "h00002.json"
+        result = outcome.load(path)
+        fallen = 0.85 if number > 11 else 1.0
+        local = {"node0": (180.0 * fallen * (1 + 0.002 * (number % 3)),) * 3}
+        outcome.save(msgspec.structs.replace(result, values={"bw.read.local": local}), path)
+    report = collected(tmp_path, fleet.hosts)
+    fell = report.hosts[2]
+    assert (fell.verdict, fell.findings[0].reason) == ("SUSPECT", "DRIFT")
+    assert "15 % worse than its own past" in fell.reason
+    assert report.retest == ("h00002",)
+    assert [change.state for change in fell.history] == ["PASS", "SUSPECT"]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.49])

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+from click.testing import CliRunner
 
+from numabench.cli.fleet import fleet as command
 from numabench.errors import UsageError
 from numabench.fleet import actions, allocation, hosts, kubernetes
 from numabench.fleet.judge import Host, Report
@@ -58,6 +60,20 @@ def test_jobs_keep_the_kubernetes_schema() -> None:
     broken["spec"]["template"]["spec"]["restartPolicie"] = "Never"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_jobs_have_the_command_asked_for_and_no_file_of_this_host(tmp_path: Path) -> None:
+    spec = tmp_path / "x.toml"
+    spec.write_text("")
+    words = ["run", "--engine", "kubernetes", "--hosts", "n[1-2]", "--image", "i", "--out", "/var/lib/nb"]
+    done = CliRunner().invoke(command, [*words, "--command", "numabench validate --spec /x.toml"])
+    assert done.exit_code == 0, done.output
+    found = [json.loads(part) for part in done.output.split("---\n") if part]
+    (container,) = found[1]["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:4] == ["numabench", "validate", "--spec", "/x.toml"]
+    for more in (["--spec", str(spec)], ["--command", "it's"]):
+        with pytest.raises(UsageError):
+            CliRunner().invoke(command, [*words, *more], catch_exceptions=False, standalone_mode=False)
 
 
 def fleet(n: int, failed: int) -> Report:

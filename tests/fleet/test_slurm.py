@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from numabench.validation import outcome
+from numabench.validation.baseline import build
 
-from . import simslurm, stub
+from . import reframed, simslurm, stub
 from .simulate import template
 
 pytestmark = pytest.mark.fleet
@@ -48,6 +50,8 @@ def templates(folder: Path, behave: dict[str, str]) -> Path:
     bad = json.loads(outcome.dumps(good)) | {"verdict": "FAIL", "reason": "BELOW_SPEC bw.read.local[node1]: 70 GB/s"}
     bad["checks"] = [*bad["checks"], {"layer": "spec", "name": "bw.read.local", "instance": "node1", "verdict": "FAIL"}]
     (folder / "fail.json").write_text(json.dumps(bad))
+    weak = {"node0": (126.0,) * 3, "node1": (180.0,) * 3}
+    outcome.save(msgspec.structs.replace(good, values=good.values | {"bw.read.local": weak}), folder / "weak.json")
     (folder / "behave.json").write_text(json.dumps(behave))
     return folder
 
@@ -182,12 +186,20 @@ def test_a_folder_is_not_used_twice_by_accident(world: World) -> None:
 
 
 def test_reframe_names_the_slow_node(world: World, tmp_path: Path) -> None:
-    from . import reframed
-
     templates(world.stub, {"n5": "fail"})
     done, report = reframed.run(world.stub, tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert reframed.failed(report) == ["n5"]
+
+
+def test_reframe_holds_figures_against_a_baseline(world: World, tmp_path: Path) -> None:
+    templates(world.stub, {"n5": "weak"})
+    outcome.save(build([template()]), tmp_path / "good.json")
+    done, report = reframed.run(world.stub, tmp_path, tmp_path / "good.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    (failed,) = reframed.failed(report)
+    assert failed.startswith("['n5']: ")
+    assert "bw_read_local=126.0, expected 180.0" in failed
 
 
 MPIRUN = ["mpirun", "--allow-run-as-root"]
