@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the firmware says of memory and errors: SMBIOS memory devices, BIOS, microcode, EDAC counters. Only read."""
+"""What the firmware says of memory, errors and heat: SMBIOS, BIOS, microcode, EDAC and thermal counters. Only read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numabench.environment import Tree
 
 _DMI = "sys/firmware/dmi/tables/DMI"
 _EDAC = "sys/devices/system/edac/mc"
+_CPU = "sys/devices/system/cpu"
 _MEMORY_DEVICE = 17
 
 
@@ -83,6 +84,25 @@ def errors(tree: Tree) -> dict[str, int] | None:
     return found
 
 
+def throttles(tree: Tree) -> dict[str, int] | None:
+    """{package: times its CPUs were slowed for heat since boot}; None where that is not counted (Intel alone does).
+
+    Linux, Documentation/ABI/testing/sysfs-devices-system-cpu: each CPU shows its core's and its package's count. Of a
+    package all CPUs show the same, so the greatest is the package's; those of the cores are added to it.
+    """
+    found: dict[str, int] = {}
+    packages: dict[str, int] = {}
+    for name in tree.names(_CPU):
+        core = tree.number(f"{_CPU}/{name}/thermal_throttle/core_throttle_count") if name[3:].isdigit() else None
+        if core is None:
+            continue
+        where = tree.text(f"{_CPU}/{name}/topology/physical_package_id") or "0"
+        whole = tree.number(f"{_CPU}/{name}/thermal_throttle/package_throttle_count") or 0
+        found[where] = found.get(where, 0) + core
+        packages[where] = max(packages.get(where, 0), whole)
+    return {where: count + packages[where] for where, count in found.items()} or None
+
+
 def snapshot(tree: Tree) -> dict[str, Any]:
     """All of it, for the record; None: not told here."""
     sockets = dimms(tree)
@@ -93,6 +113,7 @@ def snapshot(tree: Tree) -> dict[str, Any]:
     return {
         "dimms": None if sockets is None else [msgspec.to_builtins(one) for one in sockets],
         "memory_errors": errors(tree),
+        "thermal_throttles": throttles(tree),
         "bios": tree.text("sys/class/dmi/id/bios_version"),
         "microcode": microcode,
         "hypervisor": tree.text("sys/hypervisor/type"),

@@ -105,6 +105,7 @@ def run(
         if more:
             series += measure(more, taker, options, progress, on_sample, earlier)
     environment["memory_errors_after"] = firmware.errors(Tree())
+    environment["thermal_throttles_after"] = firmware.throttles(Tree())
     return build(machine, environment, made, series, created, time.monotonic() - started, can)
 
 

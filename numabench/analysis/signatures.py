@@ -23,6 +23,7 @@ OBSERVATIONS: dict[str, str] = {
     "one thread slow": "what one thread reads is low, all threads together are not",
     "rounds differ": "figures differ from round to round",
     "nothing fetched ahead": "a load of the next line takes about as long as one at random",
+    "slowed for heat": "the thermal counters of a package rose meanwhile",
     "caches slow": "a load within L1 or L2 takes longer than it should",
     "core to core slow": "handing a line to another core of the node takes longer than it should, everywhere",
     "figures fall": "figures get worse over the run",
@@ -113,11 +114,18 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
     Signature(
         "one package throttled",
-        ("one package slow",),
-        {"one package slow": 3, "figures fall": 1.5, "one node's bandwidth low": 0.5, "one node's latency high": 0.5},
+        ("one package slow", "slowed for heat"),
+        {
+            "one package slow": 3,
+            "slowed for heat": 3,
+            "figures fall": 1.5,
+            "one node's bandwidth low": 0.5,
+            "one node's latency high": 0.5,
+        },
         ("others at work", "node's memory low"),
-        "cycles per load and GEMM of that package, over a minute: they fall with its clock, the other's do not",
-        "power cap, cooling, thermal paste; throttle counters of the package",
+        "throttle counters of that package (/sys/devices/system/cpu/cpu*/thermal_throttle), and cycles per load and "
+        "GEMM over a minute: they fall with its clock, the other's do not",
+        "power cap, cooling, thermal paste",
     ),
     Signature(
         "memory of one node slow",

@@ -90,6 +90,8 @@ def validate(
             records.check_writable(target)
     if out and not Path(out).is_dir():
         raise UsageError(f"--out {out}: no such folder")
+    if out:
+        records.check_writable(Path(out) / "HOST.json")
     found: dict[str, Any] = {}
     if file:
         record = records.load(file)

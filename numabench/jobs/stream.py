@@ -78,6 +78,12 @@ def ns_per_access(stamps: Stamps) -> float:
     return span_ns(stamps) * len(stamps) / sum(stamp.elements for stamp in stamps)
 
 
+def fairness(windows: Sequence[Stamps]) -> dict[str, float]:
+    """The least share of a thread over the greatest, all windows together; nothing of one thread."""
+    shares = [sum(stamp.elements for stamp in mine) for mine in zip(*windows, strict=True)]
+    return {"fairness": min(shares) / max(shares)} if len(shares) > 1 else {}
+
+
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
     """The case's kernel on every thread."""
     kernel = kernels.kernel(case.kernel, case.tier)
@@ -86,4 +92,5 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         work_on(kernel, buffers[part % len(buffers)].region, seed + part, stride, int(fixed))
         for part in range(len(case.cpus))
     ]
-    return rate_job(works, ns_per_access if stride else rate_of(kernel), bench.options)
+    job = rate_job(works, ns_per_access if stride else rate_of(kernel), bench.options)
+    return job._replace(extras=fairness)

@@ -119,6 +119,10 @@ def _of_facts(seen: dict[str, str], facts: Mapping[str, Fact], checks: Sequence[
         seen["one node shown"] = "one node"
     if facts["restricted"].value:
         seen["restricted"] = "CPUs or nodes are hidden from this process"
+    heat = facts["thermal_throttles"].value or []
+    if any(heat):
+        hot = max(range(len(heat)), key=heat.__getitem__)
+        seen["slowed for heat"] = f"CPUs of package {hot} were slowed for heat {heat[hot]} times"
     if facts["memory_errors_corrected"].value or facts["memory_errors_uncorrected"].value:
         seen["memory errors"] = f"{facts['memory_errors_corrected'].value} corrected errors during the run"
 

@@ -45,6 +45,7 @@ ABOUT = {
     "restricted": "whether a cpuset or mask hides CPUs or nodes from the process",
     "memory_errors_corrected": "corrected memory errors during the run (EDAC)",
     "memory_errors_uncorrected": "uncorrected memory errors during the run (EDAC)",
+    "thermal_throttles": "times CPUs of each package were slowed for heat during the run, a list (Intel)",
 }
 ENVIRONMENT = ("governor", "thp", "numa_balancing", "cpu_quota")
 
@@ -55,6 +56,7 @@ def facts(record: Record) -> dict[str, Fact]:
     found = {name: _fact(value, "sysfs") for name, value in _machine(machine).items()}
     found |= {name: _fact(value, "dmi") for name, value in _memory(machine, env.get("firmware") or {}).items()}
     found |= {name: _fact(value, "edac") for name, value in _errors(env).items()}
+    found["thermal_throttles"] = _fact(_throttles(env), "sysfs")
     found |= {name: _fact(env.get(name), "sysfs" if name in ("governor", "thp") else "procfs") for name in ENVIRONMENT}
     firmware = env.get("firmware") or {}
     found |= {
@@ -114,6 +116,13 @@ def _errors(env: Mapping[str, Any]) -> dict[str, Any]:
         f"memory_errors_{name}": after[name] - before[name] if before and after else None
         for name in ("corrected", "uncorrected")
     }
+
+
+def _throttles(env: Mapping[str, Any]) -> list[int] | None:
+    before, after = (env.get("firmware") or {}).get("thermal_throttles"), env.get("thermal_throttles_after")
+    if not before or not after:
+        return None
+    return [after[name] - before[name] for name in sorted(after, key=int) if name in before]
 
 
 def theoretical_gb_per_s(found: Mapping[str, Fact]) -> dict[int, float]:

@@ -19,8 +19,16 @@ from numabench.validation.baseline import Baseline
 from numabench.validation.outcome import Check, Fact, Reason
 from numabench.validation.spec import CheckSpec, Spec, Wanted
 
-_PICK: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "median": median}
+_PICK: dict[str, Callable[[list[float]], float]] = {
+    "min": min,
+    "max": max,
+    "median": median,
+    "least_over_greatest": lambda figures: min(figures) / max(figures),
+}
 UNSTABLE = 0.05  # of the rounds' spread
+# Of a core's share over another's of its node at the same time: an EPYC 7A53 whose source could not explain it had
+# 0.61 to 0.66, and 0.95 and more one at a time.
+UNEVEN = 0.7
 
 
 def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int) -> list[Check]:
@@ -42,6 +50,10 @@ def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int
                 text=f"in {count} of {series} cases: {FLAGS[flag]}",
             )
         )
+    heat = facts["thermal_throttles"]
+    if any(heat.value or ()):
+        text = f"CPUs were slowed for heat during the run, by package: {_words([heat.value])} times"
+        checks.append(Check(layer="preflight", name="thermal_throttles", verdict="WARN", reason="THROTTLED", text=text))
     for kind, verdict in (("corrected", "WARN"), ("uncorrected", "FAIL")):
         fact = facts[f"memory_errors_{kind}"]
         if fact.value:
@@ -157,7 +169,7 @@ def _bounds(one: CheckSpec, values: metrics.Values, missing: Mapping[str, str]) 
             checks.append(
                 Check(layer="spec", name=name, instance=at.rstrip("]"), verdict=verdict, reason="NO_DATA", text=why)
             )
-    row = metrics.BY_NAME[one.metric]
+    row = one.row()
     wanted = list(found.items())
     if one.scope != "each" and found:
         pick = _PICK[one.scope]
@@ -202,8 +214,10 @@ def against(
     )
 
 
-def baseline_against(baseline: Baseline, cohort: str, of: Mapping[str, str], values: metrics.Values) -> list[Check]:
-    """A machine against good ones of its class; another class is INCONCLUSIVE."""
+def baseline_against(
+    baseline: Baseline, cohort: str, of: Mapping[str, str], values: metrics.Values, created: str = ""
+) -> list[Check]:
+    """A machine against good ones of its class; another class is INCONCLUSIVE. ``created``: when figures were taken."""
     if cohort != baseline.cohort:
         other = [k for k, v in baseline.cohort_of.items() if of.get(k) != v]
         text = "; ".join(f"{k} {of.get(k)!r}, baseline {baseline.cohort_of[k]!r}" for k in other)
@@ -211,6 +225,9 @@ def baseline_against(baseline: Baseline, cohort: str, of: Mapping[str, str], val
             Check(layer="baseline", name="class of machine", verdict="INCONCLUSIVE", reason="WRONG_SPEC", text=text)
         ]
     checks = []
+    if created > baseline.expires:
+        text = f"it held until {baseline.expires[:10]}: make one of machines that are known to be good now"
+        checks.append(Check(layer="baseline", name="age of the baseline", verdict="WARN", reason="EXPIRED", text=text))
     for name, cells in baseline.cells.items():
         for at, cell in cells.items():
             row = metrics.metric(name)
@@ -253,6 +270,26 @@ def stability(values: metrics.Values) -> list[Check]:
                     )
                 )
     return checks
+
+
+def together(shares: Mapping[str, tuple[float, ...]]) -> list[Check]:
+    """Cores of one node whose shares are unlike when all are at work, in every round: one, or its way, is slow."""
+    return [
+        Check(
+            layer="stability",
+            name="cores together",
+            instance=at,
+            verdict="WARN",
+            reason="UNEVEN",
+            value=best(figures, "high"),
+            unit="ratio",
+            limit=f"{UNEVEN:g} and more",
+            rounds=figures,
+            text=f"with all cores of the node at work one gets {best(figures, 'high'):.2f} of what another gets",
+        )
+        for at, figures in shares.items()
+        if best(figures, "high") < UNEVEN
+    ]
 
 
 def symmetry(

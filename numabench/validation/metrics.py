@@ -59,6 +59,7 @@ REGISTRY: tuple[Metric, ...] = (
     Metric("bw.write_nt.local", "GB/s", "high", "non-temporal stores, own node", "bandwidth", "write_nt"),
     Metric("bw.triad_nt.local", "GB/s", "high", "triad with non-temporal stores, own node", "bandwidth", "triad_nt"),
     Metric("bw.read.over_theoretical", "ratio", "high", "read of own node over channels x configured rate x 8 bytes"),
+    Metric("bw.read.over_firmware", "ratio", "high", "read over what the firmware claims of the pair (ACPI HMAT)"),
     Metric("bw.one_thread.local", "GB/s", "high", "read by one thread, own node", "prefetch"),
     Metric("latency.sequential", "ns", "low", "one dependent load of the next line, own node", "prefetch"),
     Metric(
@@ -144,7 +145,23 @@ def extract(
         if read and limit > 0:
             share = tuple(value / limit for value in read)
             values.setdefault("bw.read.over_theoretical", {})[f"node{node}"] = share
+    for pair, limit in _claimed(machine).items():
+        where = "bw.read.local" if pair[0] == pair[1] else "bw.read.remote"
+        if read := values.get(where, {}).get(instance(pair)):
+            share = tuple(value / limit for value in read)
+            values.setdefault("bw.read.over_firmware", {})[instance(pair)] = share
     return values, missing
+
+
+def _claimed(machine: Machine) -> dict[Pair, float]:
+    """{pair: GB/s} that the firmware claims; the kernel tells only those of a memory's nearest CPUs."""
+    found: dict[Pair, float] = {}
+    for name in ("bandwidth", "read_bandwidth"):
+        for one in machine.memory_attributes:
+            if one.name == name and one.unit == "MB/s" and one.value > 0:
+                near = [node.id for node in machine.nodes if node.cpus and set(node.cpus) <= set(one.initiator_cpus)]
+                found |= {(node, one.target): one.value / 1000 for node in near}
+    return found
 
 
 def _why(one: Series) -> str:
@@ -169,6 +186,17 @@ def _add_details(values: Values, missing: dict[str, str], series: Sequence[Serie
         share = {number: value / random[at][number] for number, value in mine.items() if number in random.get(at, {})}
         if metric == "latency.sequential" and share:
             values.setdefault(f"{metric}_over_random", {})[at] = rounds(list(share.values()))
+
+
+def shares(series: Iterable[Series]) -> dict[str, tuple[float, ...]]:
+    """{node: least share of a core over the greatest, round by round}, all its cores at work on its memory."""
+    found = {}
+    for pair, one in of(series, "bandwidth", "read").items():
+        good = sound(one)
+        mine = [s.extras["fairness"] for s in one.samples if s.number in good and s.extras.get("fairness", 0) > 0]
+        if pair[0] == pair[1] and mine:
+            found[instance(pair)] = rounds(mine)
+    return found
 
 
 def flagged(series: Sequence[Series]) -> dict[str, int]:

@@ -37,6 +37,9 @@ Reason = Literal[
     "INVALID",
     "ENVIRONMENT",
     "ECC",
+    "THROTTLED",
+    "UNEVEN",
+    "EXPIRED",
 ]
 Layer = Literal["preflight", "facts", "spec", "symmetry", "baseline", "stability", "environment"]
 

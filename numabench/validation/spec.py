@@ -19,7 +19,7 @@ from numabench.validation import facts, metrics
 SCHEMA = 1
 Number = int | float
 Severity = Literal["fail", "warn"]
-Scope = Literal["each", "min", "max", "median"]
+Scope = Literal["each", "min", "max", "median", "least_over_greatest"]
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,9 +49,14 @@ class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     severity: Severity = "fail"
     source: str = ""
 
+    def row(self) -> metrics.Metric:
+        """The metric; node over node, which is a ratio of two of its figures, is better when higher."""
+        row = metrics.BY_NAME[self.metric]
+        return row._replace(unit="ratio", better="high") if self.scope == "least_over_greatest" else row
+
     def limits(self) -> Limits:
         """Bounds in the metric's unit."""
-        high = metrics.BY_NAME[self.metric].better == "high"
+        high = self.row().better == "high"
 
         def bound(share: Number | None, sign: int) -> float | None:
             return None if share is None or self.ref is None else self.ref * (1 + sign * share)
@@ -138,7 +143,7 @@ def _check(check: CheckSpec, path: tuple[str | int, ...], where: _Lines) -> None
     if check.metric not in metrics.BY_NAME:
         known = nearest(check.metric, metrics.BY_NAME)
         raise where.error((*path, "metric"), f"metric {check.metric!r}: {known}")
-    row = metrics.BY_NAME[check.metric]
+    row = check.row()
     if check.unit and check.unit != row.unit:
         raise where.error((*path, "unit"), f"unit {check.unit!r}: {check.metric} is in {row.unit}")
     shares = {name: getattr(check, name) for name in ("fail_below", "warn_below", "fail_above", "warn_above")}

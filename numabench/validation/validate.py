@@ -47,7 +47,7 @@ def validate(
         checks += layers.facts_against(spec, known)
         checks += layers.metrics_against(spec.check, values, missing)
     if baseline:
-        checks += layers.baseline_against(baseline, key, of, values)
+        checks += layers.baseline_against(baseline, key, of, values, record.created)
     if not wrong:
         special: dict[str, Symmetry] = {one.metric: one for one in (spec.symmetry if spec else [])}
         for family, (experiment, kernel) in metrics.MATRICES.items():
@@ -62,6 +62,7 @@ def validate(
             else:
                 why = next((w for label, w in missing.items() if label.startswith(family)), "not measured")
                 checks.append(Check(layer="symmetry", name=family, verdict="INCONCLUSIVE", reason="NO_DATA", text=why))
+    checks += layers.together(metrics.shares(measured))
     checks += layers.stability(values)
     if not measured:
         checks.append(
@@ -113,6 +114,8 @@ def _reason(checks: Sequence[Check], verdict: str) -> str:
     if verdict == "PASS":
         return f"{sum(check.verdict == 'PASS' for check in checks)} checks passed"
     said = first.text or (f"{first.value:.4g} {first.unit}" if isinstance(first.value, float) else str(first.value))
+    if first.text and isinstance(first.value, str):
+        said = f"{first.value} {first.text}"
     limit = f" ({first.limit})" if first.limit else ""
     return f"{first.reason} {first.label}: {said}{limit}"
 

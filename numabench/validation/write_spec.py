@@ -34,7 +34,7 @@ _CHECKS = """
 # Bounds. For each: metric, and fail and warn on its bad side, or ref with fail_below, warn_below, fail_above,
 # warn_above as shares of it. A machine fails when its best round of three is past fail, and is warned when the best
 # round is past warn or the middle one past fail.
-#   scope     each (default), min, max or median over the nodes or pairs
+#   scope     each (default), min, max or median over the nodes or pairs, or least_over_greatest: a ratio of two of them
 #   instance  one of them only: "node0", "node0->node1"
 #   required  true (default): not measured means no verdict;  severity  "warn": never more than a warning
 """
@@ -45,7 +45,16 @@ metric = "latency"   # or "bw.read"
 warn = 0.045
 fail = 0.08
 """
-_FACTS = ("sockets", "numa_nodes", "cpus_per_node", "smt", "dimm_channels_per_socket", "dimm_configured_mts", "slit")
+_FACTS = (
+    "sockets",
+    "numa_nodes",
+    "cpus_per_node",
+    "smt",
+    "page_sizes",
+    "dimm_channels_per_socket",
+    "dimm_configured_mts",
+    "slit",
+)
 
 
 def write_spec(record: Record) -> str:

@@ -89,9 +89,20 @@ def test_errors_are_summed_over_controllers(tmp_path: Path) -> None:
     assert firmware.errors(tree(tmp_path, files)) == {"corrected": 7, "uncorrected": 1}
 
 
+def test_throttling_is_counted_by_package(tmp_path: Path) -> None:
+    files = {}
+    for cpu, package, core, whole in ((0, 0, 5, 7), (1, 0, 2, 7), (2, 1, 0, 1), (10, 1, 4, 1)):
+        place = f"sys/devices/system/cpu/cpu{cpu}"
+        files[f"{place}/topology/physical_package_id"] = f"{package}\n".encode()
+        files[f"{place}/thermal_throttle/core_throttle_count"] = f"{core}\n".encode()
+        files[f"{place}/thermal_throttle/package_throttle_count"] = f"{whole}\n".encode()
+    files["sys/devices/system/cpu/cpufreq/thermal_throttle/core_throttle_count"] = b"99\n"
+    assert firmware.throttles(tree(tmp_path, files)) == {"0": 14, "1": 5}
+
+
 def test_a_root_that_tells_nothing_gives_none_and_not_zero(tmp_path: Path) -> None:
     nothing = Tree(tmp_path)
-    names = ("dimms", "memory_errors", "bios", "microcode", "hypervisor")
+    names = ("dimms", "memory_errors", "thermal_throttles", "bios", "microcode", "hypervisor")
     assert firmware.snapshot(nothing) == dict.fromkeys(names)
     assert "/sys/firmware/dmi/tables/DMI" in nothing.unread
 
@@ -107,6 +118,7 @@ def test_snapshot_holds_all_that_is_told(tmp_path: Path) -> None:
     assert firmware.snapshot(tree(tmp_path, files)) == {
         "dimms": [dimm],
         "memory_errors": None,
+        "thermal_throttles": None,
         "bios": "2.7.3",
         "microcode": "0xa101148",
         "hypervisor": "xen",

@@ -48,6 +48,8 @@ def replay() -> str:
                 words = "nothing to compare" if check.verdict == "SKIP" else words
                 old = said[check.name]
                 said[check.name] = words if old in ("not published", "PASS") else f"{old}; {words}"
+            elif check.reason == "UNEVEN":
+                said["bw.read"] = f"{check.verdict}: {check.name}, {check.instance}: {check.value:.2f}"
             elif check.reason == "INVALID":
                 said["latency"] = f"{check.verdict}: {check.name}"
         before = earlier(one, all_of_them)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -127,6 +128,7 @@ def published(one: dict[str, Any]) -> Record | None:
                 if value is not None:
                     # A buffer below four times the caches is what numabench flags when it plans such a case.
                     found.append(series(family, (i, j), [value], ("cache_suspect",) if small else ()))
+    found += together(one)
     if "cache_gb_per_s" in one:
         machine = msgspec.structs.replace(
             machine, caches=tuple(Cache(n, "unified", size, 64, (0,)) for n, size in CACHES.items())
@@ -158,6 +160,27 @@ def caches(one: dict[str, Any]) -> list[Series]:
         moved(series("bw.read", (0, 0), [value]), experiment="hierarchy", cpus=(0,), bytes=size)
         for size, value in (*rates, (1 << 30, one["peak_gb_per_s"]["reads"]))
     ]
+
+
+def together(one: dict[str, Any], run: str = "all_at_once", kib: int = 4 << 20) -> list[Series]:
+    """A chase on every CPU at once, at the size of the source's matrix: one case a node, its CPUs' shares.
+
+    GB/s are the lines that they load.
+    """
+    sweep = one.get("latency_sweep") or {}
+    if run not in sweep.get("runs", {}):
+        return []
+    at, found = sweep["sizes_kib"].index(kib), []
+    for node in sorted(set(sweep["node_of_cpu"])):
+        ns = [row[at] for row, of in zip(sweep["runs"][run], sweep["node_of_cpu"], strict=True) if of == node]
+        mine = series("bw.read", (node, node), [len(ns) * 64 / median(ns)])
+        (sample,) = mine.samples
+        found.append(
+            msgspec.structs.replace(
+                mine, samples=(msgspec.structs.replace(sample, extras={"fairness": min(ns) / max(ns)}),)
+            )
+        )
+    return found
 
 
 def moved(one: Series, **case: Any) -> Series:

@@ -37,6 +37,16 @@ def test_limits(n: int, factor: float, verdict: str) -> None:
     assert validate(record, baseline=baseline).verdict == verdict
 
 
+@pytest.mark.parametrize(("created", "verdict"), [("2027-10-31", "PASS"), ("2027-11-02", "WARN")])
+def test_an_old_baseline_is_told(created: str, verdict: str) -> None:
+    baseline = build(good(1, sd=0.0))
+    assert baseline.expires.startswith("2027-11-01")
+    later = msgspec.structs.replace(made(), created=f"{created}T12:00:00+00:00")
+    result = validate(later, baseline=baseline)
+    assert result.verdict == verdict
+    assert [check.reason for check in result.checks if check.verdict == "WARN"] == ["EXPIRED"] * (verdict == "WARN")
+
+
 def test_a_wide_class_widens_its_limits() -> None:
     baseline = build(good(32, sd=0.06))
     assert validate(made(bandwidth(0.88, lambda i, j: True)), baseline=baseline).verdict == "PASS"

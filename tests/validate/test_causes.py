@@ -194,6 +194,17 @@ def test_a_fault_gives_its_cause(cause: str) -> None:
     assert len(result.causes) <= 2
 
 
+@pytest.mark.parametrize(("after", "verdict"), [(2, "PASS"), (9, "WARN")])
+def test_heat_during_the_run_is_told_and_named(after: int, verdict: str) -> None:
+    told = dimms() | {"thermal_throttles": {"0": 1, "1": 2}}
+    result = validate(made(firmware=told, thermal_throttles_after={"0": 1, "1": after}), spec=SPEC)
+    assert result.verdict == verdict
+    assert result.facts["thermal_throttles"].value == [0, after - 2]
+    if after > 2:
+        assert result.causes[0].name == "one package throttled"
+        assert result.causes[0].evidence == ("CPUs of package 1 were slowed for heat 7 times",)
+
+
 def test_signatures_use_known_observations() -> None:
     for signature in SIGNATURES:
         assert {*signature.key, *signature.shows, *signature.against} <= OBSERVATIONS.keys()

@@ -96,6 +96,9 @@ def test_all_outputs_of_one_run(files: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert json.loads(done.stdout)["verdict"] == "FAIL"
+    assert json.loads(done.stdout)["reason"].startswith(
+        "FACT_MISMATCH mem_total_gib_per_node: [64.0, 56.0, 64.0, 64.0]"
+    )
     assert json.loads((tmp_path / "n7.json").read_text()) == json.loads(done.stdout)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["j.xml", "m.md", "n7.json", "o.prom"]
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from numabench.validation import layers, metrics
 from numabench.validation.baseline import build
 from numabench.validation.outcome import Result
 from numabench.validation.validate import validate
 
 from . import docs
-from .reference import core_to_core_before, earlier, judged, machines, published
+from .reference import core_to_core_before, earlier, judged, machines, published, together
 
 ALL = machines()
-# What is in no matrix of nodes, by field of the source; of these c2c and caches have their own tests below.
+# What is in no matrix of nodes, by field of the source; c2c, caches and CPUs at once have own tests below.
 NO_MATRIX = {"c2c_ns", "cache_gb_per_s", "latency_sweep", "loaded", "peak_gb_per_s"}
 MATRIX = [name for name, one in ALL.items() if published(one) is not None]
 
@@ -65,6 +66,20 @@ def test_invalid_measurements_are_told() -> None:
         result = judged(ALL[name])
         assert result is not None
         assert any(check.reason == "INVALID" for check in result.checks) == (name in names)
+
+
+def test_cpus_that_hurt_each_other_unlike_are_told() -> None:
+    one = ALL["epyc-7a53-1s-nps4"]
+    (anomaly,) = (a for a in one["known_anomalies"] if a["verdict"] == "unexplained")
+    assert anomaly["kind"] == "interference_bimodal"
+    result = judged(one)
+    assert result is not None
+    told = {check.instance: check.value for check in result.checks if check.reason == "UNEVEN"}
+    assert told.keys() == {"node0", "node1", "node2", "node3"}
+    assert told["node0"] == pytest.approx(112.31 / 178.93)
+    assert not layers.together(metrics.shares(together(one, "one_at_a_time")))
+    others = [judged(ALL[name]) for name in MATRIX if name != one["name"]]
+    assert not [check for other in others if other for check in other.checks if check.reason == "UNEVEN"]
 
 
 def test_a_change_of_core_to_core_figures_is_told() -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from numabench.errors import UsageError
+from numabench.machine import MemoryAttribute
 from numabench.record import Record
+from numabench.validation import metrics
 from numabench.validation import spec as specs
 from numabench.validation.validate import validate
 from numabench.validation.write_spec import write_spec
@@ -110,6 +113,42 @@ def test_any_text_is_a_spec_or_a_usage_error(text: str) -> None:
 @given(st.integers(0, len(GOOD) - 1), st.sampled_from('[]="{}x9\n.'))
 def test_a_character_changed_is_a_spec_or_a_usage_error(at: int, put: str) -> None:
     _read_or_refused(GOOD[:at] + put + GOOD[at + 1 :])
+
+
+@pytest.mark.parametrize(("second", "verdict"), [(100.0, "PASS"), (94.0, "WARN"), (89.0, "FAIL"), (112.0, "FAIL")])
+@pytest.mark.parametrize(("metric", "family"), [("bw.read.local", "bw.read"), ("latency.local", "latency")])
+def test_one_node_over_another_is_a_ratio_that_can_be_bounded(
+    metric: str, family: str, second: float, verdict: str
+) -> None:
+    text = f"""schema = 1
+name = "x"
+[[check]]
+metric = "{metric}"
+scope = "least_over_greatest"
+fail = 0.90
+warn = 0.95
+unit = "ratio"
+"""
+    found = [series(family, (i, i), [100.0 if i == 0 else second] * 6) for i in range(2)]
+    result = validate(record(topology(2, 2), found), spec=specs.loads(text, "x.toml"))
+    (check,) = (check for check in result.checks if check.layer == "spec")
+    assert (check.verdict, check.instance, check.unit) == (verdict, "least_over_greatest", "ratio")
+    assert check.value == pytest.approx(min(100.0, second) / max(100.0, second))
+    with pytest.raises(UsageError, match="is in ratio"):
+        specs.loads(text.replace('"ratio"', '"ns"'), "x.toml")
+
+
+def test_what_the_firmware_claims_of_a_pair_is_held_against_what_was_measured() -> None:
+    plain = topology(1, 2, cpuless=(1,))
+    claims = (
+        MemoryAttribute("read_bandwidth", 0, (0, 1), 200_000, "MB/s"),
+        MemoryAttribute("read_bandwidth", 1, (0, 1), 64_000, "MB/s"),
+        MemoryAttribute("read_latency", 1, (0, 1), 300, "ns"),
+    )
+    found = [series("bw.read", (0, 0), [150.0] * 6), series("bw.read", (0, 1), [32.0] * 6)]
+    values, _ = metrics.extract(found, msgspec.structs.replace(plain, memory_attributes=claims))
+    assert values["bw.read.over_firmware"] == {"node0": (0.75,) * 3, "node0->node1": (0.5,) * 3}
+    assert "bw.read.over_firmware" not in metrics.extract(found, plain)[0]
 
 
 def test_another_machine_is_no_verdict() -> None:
