@@ -113,6 +113,8 @@ cdef class Work:
         args.a, args.b, args.k = self.at(a, args.bytes), self.at(b, count * sizeof(uint32_t)), count
         if <uintptr_t>args.a % sizeof(uint64_t) or <uintptr_t>args.b % sizeof(uint32_t):
             raise ValueError("a table starts at a multiple of 8 bytes, its row numbers at one of 4")
+        if self.kernel.nt and <uintptr_t>args.a % self.kernel.element_bytes:
+            raise ValueError(f"kernel {self.kernel.name} writes whole lines: its table starts with one")
         rows = <const uint32_t *>args.b
         with nogil:
             for i in range(count):

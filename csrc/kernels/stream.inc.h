@@ -3,20 +3,6 @@
  * may start at any 8-byte boundary and have any length; the destination decides where vectors start, so that no store
  * is split over two lines and NT stores fill whole ones. */
 
-/* Value that round `round` of a write kernel stores: in [1, 2), thus never zero bits (hardware may drop zeros written
- * over zeros) and never a denormal for the kernel that reads the array next; another one each round, and for callers
- * that count the seed up by call another one than any round of the calls around. */
-static inline double nmb_write_value(uint64_t seed, uint64_t round)
-{
-    union {
-        uint64_t bits;
-        double value;
-    } u;
-    u.bits = UINT64_C(0x3ff0000000000000) |
-             (seed * UINT64_C(0x9e3779b97f4a7c15) + round * UINT64_C(0xbf58476d1ce4e5b9)) >> 12;
-    return u.value;
-}
-
 /* Elements before p reaches a line boundary. */
 static inline size_t nmb_head(const void *p, size_t n)
 {

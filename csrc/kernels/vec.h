@@ -162,6 +162,20 @@ static inline nmb_vd nmb_vd_keep(nmb_vd v)
     return v;
 }
 
+/* Value that round `round` of a write kernel stores: in [1, 2), thus never zero bits (hardware may drop zeros written
+ * over zeros) and never a denormal for the kernel that reads the array next; another one each round, and for callers
+ * that count the seed up by call another one than any round of the calls around. */
+static inline double nmb_write_value(uint64_t seed, uint64_t round)
+{
+    union {
+        uint64_t bits;
+        double value;
+    } u;
+    u.bits = UINT64_C(0x3ff0000000000000) |
+             (seed * UINT64_C(0x9e3779b97f4a7c15) + round * UINT64_C(0xbf58476d1ce4e5b9)) >> 12;
+    return u.value;
+}
+
 #define NMB_LANES (sizeof(nmb_vd) / sizeof(double))
 
 #endif

@@ -12,7 +12,7 @@ from numabench.series import Case, Cell, Options, Series, Table
 from numabench.units import format_value
 
 # Reads : writes on the bus. Plain kernels write in place, so that no write-allocate adds reads; `write` alone is the
-# exception and shows what a write-allocate costs. Gather reads lines of 64 bytes in random order.
+# exception and shows what a write-allocate costs. The random ones take whole lines of 64 bytes.
 MIXES = {
     "read": "1R",
     "mix_3_1": "3R:1W",
@@ -24,6 +24,15 @@ MIXES = {
     "copy_nt": "1R:1W NT",
     "write_nt": "1W NT",
     "gather": "1R random lines",
+    "scatter_update": "1R:1W random lines",
+    "scatter": "1W random lines",
+    "scatter_nt": "1W NT random lines",
+}
+LINEAR = {  # what each random one is compared with
+    "gather": "read",
+    "scatter_update": "update",
+    "scatter": "write",
+    "scatter_nt": "write_nt",
 }
 
 
@@ -96,9 +105,10 @@ class Mixes:
         return Cell(text=low if low == high else f"{low} to {high}")
 
     def _words(self, pair: tuple[int | None, int | None], found: Sequence[Series]) -> Iterator[str]:
-        known = [s for s in found if s.usable and s.case.kernel in MIXES and s.case.kernel != "gather"]
-        read = next((s for s in known if s.case.kernel == "read"), None)
-        if not known or read is None:
+        at = {s.case.kernel: s for s in found if s.usable and s.case.kernel in MIXES}
+        known = [s for name, s in at.items() if name not in LINEAR]
+        read = at.get("read")
+        if read is None:
             return
         where = f"CPUs of {pair[0]}, node {pair[1]}"
         for word, pick in (("most", max), ("least", min)):
@@ -107,7 +117,10 @@ class Mixes:
             if best is not read and ratio:
                 yield f"{where}: {MIXES[best.case.kernel]} gives the {word}, {base.in_words(ratio)} of reading."
         for plain, past in (("update", "copy_nt"), ("write", "write_nt")):
-            pairs = [next((s for s in known if s.case.kernel == name), None) for name in (past, plain)]
-            ratio = base.paired(pairs[0], pairs[1]) if pairs[0] and pairs[1] else None
+            ratio = base.paired(at[past], at[plain]) if {past, plain} <= at.keys() else None
             if ratio:
                 yield f"{where}: stores past the caches give {base.in_words(ratio)} of plain ones ({MIXES[plain]})."
+        for random, linear in LINEAR.items():
+            ratio = base.paired(at[random], at[linear]) if {random, linear} <= at.keys() else None
+            if ratio:
+                yield f"{where}: {MIXES[random]} give {base.in_words(ratio)} of {MIXES[linear]} in order."

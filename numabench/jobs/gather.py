@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random rows of a table, as embedding lookups read them; every thread has a table and row numbers of its own."""
+"""Random rows of a table, read or written as embeddings are; every thread has a table and row numbers of its own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,16 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         loops = FIXED_ROWS if fixed else 0
         works.append(
             _core.Work(
-                kernel, a=(table, 0), b=(numbers, 0), bytes=table.bytes, stride=row, k=count, block=BLOCK, loops=loops
+                kernel,
+                a=(table, 0),
+                b=(numbers, 0),
+                bytes=table.bytes,
+                stride=row,
+                k=count,
+                scalar=-1.0,
+                seed=seed + part,
+                block=BLOCK,
+                loops=loops,
             )
         )
     return rate_job(works, rate_of(kernel), bench.options)

@@ -313,6 +313,52 @@ static void check_gather(const char *tier, const nmb_kernel *kernel)
     report(tier, kernel, "sums of rows", cases, wrong);
 }
 
+/* Whether a line holds one value in [1, 2) everywhere (`written`), else 1, 2, 3 ... times `first`. */
+static int holds(const double *line, unsigned words, double first, int written)
+{
+    const double value = line[0];
+    if (written && !(value >= 1 && value < 2))
+        return 0;
+    for (unsigned w = 0; w < words; w++)
+        if (line[w] != (written ? value : first * (w + 1)))
+            return 0;
+    return 1;
+}
+
+/* Rows of a table that are written: those and no others, and between two tables' worth of memory nothing else. */
+static void check_scatter(const char *tier, const nmb_kernel *kernel)
+{
+    enum { ROWS = 37, ROUND = 23, MAX_WORDS = 4 * 8 };
+    static _Alignas(NMB_LINE) double memory[(ROWS + 2) * MAX_WORDS];
+    static uint32_t index[ROUND];
+    const char *wrong = NULL;
+    unsigned cases = 0;
+    for (uint32_t i = 0; i < ROUND; i++)
+        index[i] = i * 29 % ROWS;
+    for (unsigned lines = 1; lines <= 4; lines++)
+        for (unsigned calls = 0; calls <= ROUND; calls += 1 + calls / 4, cases++) {
+            const unsigned words = lines * 8;
+            nmb_args args = {.a = memory + words, .b = index, .k = ROUND, .chains = lines, .scalar = -1};
+            uint64_t seen = 0;
+            for (unsigned r = 0; r < ROWS + 2; r++)
+                for (unsigned w = 0; w < words; w++)
+                    memory[r * words + w] = (r + 7) * (w + 1.0);
+            args.cursor[0] = index + ROUND - 2; /* round the end of the list */
+            for (unsigned i = 0; i < calls; i++)
+                seen |= UINT64_C(1) << index[(ROUND - 2 + i) % ROUND];
+            kernel->fn(&args, calls / 3);
+            kernel->fn(&args, calls - calls / 3);
+            for (unsigned r = 0; r < ROWS + 2; r++) {
+                const int visited = r > 0 && r <= ROWS && seen >> (r - 1) & 1, updated = visited && kernel->bytes_read;
+                if (!holds(memory + r * words, words, updated ? -(r + 7.0) : r + 7, visited && !updated))
+                    wrong = "other contents than the reference";
+            }
+            if (args.cursor[0] != (void *)&index[(ROUND - 2 + calls) % ROUND])
+                wrong = "other cursor than the reference";
+        }
+    report(tier, kernel, "rows written", cases, wrong);
+}
+
 #include "kernels_compute.inc.h"
 
 int main(int argc, char **argv)
@@ -343,7 +389,7 @@ int main(int argc, char **argv)
             } else if (!strcmp(kernel->family, "chase")) {
                 check_chase(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "gather")) {
-                check_gather(tiers[t].name, kernel);
+                (kernel->bytes_written ? check_scatter : check_gather)(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "contend")) {
                 _Alignas(NMB_PAD) uint64_t line = 7;
                 nmb_args args = {.shared = &line};

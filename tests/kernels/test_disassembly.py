@@ -168,3 +168,20 @@ def test_gather_reads_rows_in_vectors(tier: str, functions: dict[tuple[str, str]
     assert reads
     assert all(register in text for text in reads)
     assert not [line.text for line in lines if re.match(r"vp?gather|v?movnt", line.text)]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [k for tier in kernels.tiers().values() for k in tier.kernels.values() if k.name.startswith("scatter")],
+    ids=lambda k: f"{k.tier}-{k.name}",
+)
+def test_rows_are_written_as_their_name_says(
+    kernel: _core.Kernel, functions: dict[tuple[str, str], list[Line]]
+) -> None:
+    """Past the caches and fenced, or plainly; whole vectors, no scatter instruction."""
+    lines = [line.text for line in functions[kernel.tier, function_of(kernel)]]
+    stores = [text for text in lines if NT_STORE.match(text)]
+    assert bool(stores) == kernel.nt
+    assert any(re.match(r"sfence|dmb", text) for text in lines) == kernel.nt
+    assert all(REGISTER[kernel.tier] in text for text in stores)
+    assert not [text for text in lines if re.match(r"vp?scatter", text) or re.search(r"mem(cpy|set|move)", text)]

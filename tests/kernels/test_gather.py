@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a table against numpy's indexing."""
+"""Rows of a table, read and written, against numpy's indexing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from numabench import _core, kernels
 
-GATHER = [kernel for tier in kernels.tiers().values() for kernel in tier.kernels.values() if kernel.family == "gather"]
+FAMILY = [kernel for tier in kernels.tiers().values() for kernel in tier.kernels.values() if kernel.family == "gather"]
+GATHER = [kernel for kernel in FAMILY if not kernel.bytes_written]
+SCATTER = [kernel for kernel in FAMILY if kernel.bytes_written]
 TABLE, INDICES = 1 << 18, 1000
 
 
@@ -45,6 +47,49 @@ def test_sum_of_rows(kernel: _core.Kernel, row: int, places: tuple[_core.Team, _
             stamp = team.run([work])[0]
             assert stamp.sink == int(rows[visited].sum(dtype="u8"))
             assert stamp.elements * kernel.bytes_read == 2222 * row
+
+
+@pytest.mark.parametrize("kernel", SCATTER, ids=lambda k: f"{k.tier}-{k.name}")
+@pytest.mark.parametrize("row", [64, 128, 320])
+def test_rows_written(kernel: _core.Kernel, row: int, places: tuple[_core.Team, _core.Region, _core.Region]) -> None:
+    if not kernels.tiers()[kernel.tier].usable:
+        pytest.skip("this CPU does not run the tier")
+    team, table, index = places
+    for shift in (64,) if kernel.nt else (8, 64, 104):
+        size = TABLE - 128
+        held = table.as_array("f8")
+        held[:] = np.random.default_rng(row).integers(3, 1 << 40, len(held))
+        before = held.copy()
+        rows, was = (memory[shift // 8 :][: size // row * row // 8].reshape(-1, row // 8) for memory in (held, before))
+        wanted = np.random.default_rng(row).permutation(len(rows))[: min(INDICES, len(rows))].astype("u4")
+        index.as_array("u4")[: len(wanted)] = wanted
+        loops = len(wanted) - 3
+        arrays = {"a": (table, shift), "b": (index, 0), "bytes": size, "stride": row, "k": len(wanted)}
+        (stamp,) = team.run([_core.Work(kernel, loops=loops, block=7, scalar=-1.0, seed=5, **arrays)])  # type: ignore[arg-type]
+        assert stamp.elements * (kernel.bytes_read + kernel.bytes_written) == loops * row * (
+            1 + bool(kernel.bytes_read)
+        )
+        visited = wanted[:loops]
+        if kernel.bytes_read:
+            assert np.array_equal(rows[visited], -was[visited])
+        else:
+            values = rows[visited, 0]
+            assert ((values >= 1) & (values < 2)).all()
+            assert (rows[visited] == values[:, None]).all()
+            assert len(set(values)) == loops  # another one for each: hardware may drop what changes nothing
+        rows[visited] = was[visited]
+        assert np.array_equal(held, before)
+        del held, rows
+
+
+def test_lines_written_past_the_caches_start_where_lines_do(
+    places: tuple[_core.Team, _core.Region, _core.Region],
+) -> None:
+    _, table, index = places
+    index.as_array("u4")[:] = 0
+    for kernel in (kernel for kernel in SCATTER if kernel.nt):
+        with pytest.raises(ValueError, match="whole lines"):
+            _core.Work(kernel, a=(table, 8), b=(index, 0), bytes=4096, stride=64, k=1)
 
 
 def test_wrong_arguments(places: tuple[_core.Team, _core.Region, _core.Region]) -> None:
