@@ -25,7 +25,10 @@ KNEE = 2.0  # times the idle latency
 
 
 class Loaded:
-    """One core chases as in latency, the others of the node stream at a rising share of their rate."""
+    """One core chases as in latency, the others of the node stream at a rising share of their rate.
+
+    Its idle end is latency once more: the same core, ring and estimator, in other memory.
+    """
 
     name = "loaded"
     question = "How does latency rise with load, and where is the knee?"
@@ -66,6 +69,9 @@ class Loaded:
         whole = base.point(
             self.name, machine, options, pair, kernel, cpus=(probe, *loads), least=base.GIB, unit="ns", job="loaded"
         )
+        if not pair[2]:  # the ring that latency has
+            size, suspect = base.size_for(machine, options, j, whole.cpus[:1], base.GIB, STRIDE)
+            whole = replace(whole, bytes=size, cache_suspect=suspect)
         for load in LOADS:
             params: dict[str, int | float | str] = {"stride": STRIDE, "window": WINDOW_PAGES * 4096, "load": load}
             cpus = whole.cpus if load else whole.cpus[:1]
@@ -82,7 +88,7 @@ class Loaded:
         own = base.team(machine, options, i)
         if not own:
             return 0, ()
-        probe = own[-1]
+        probe = own[0]  # as in latency
         near = {c for cache in machine.caches if cache.level == 2 and probe in cache.cpus for c in cache.cpus} | {probe}
         others = [cpu for cpu in base.team(machine, options, source) if cpu != probe]
         apart = [cpu for cpu in others if cpu not in near]

@@ -58,17 +58,17 @@ def test_probe_shares_no_l2_with_the_load() -> None:
     machine = many(nodes=1, packages=1, cores=4)
     l2 = tuple(Cache(2, "unified", 1 << 20, 64, pair) for pair in ((0, 1), (2, 3)))
     machine = msgspec.structs.replace(machine, caches=(*machine.caches, *l2))
-    assert roles(machine, Options(profile="quick")) == {(0, 0): {(3, 0, 1)}}
+    assert roles(machine, Options(profile="quick")) == {(0, 0): {(0, 2, 3)}}
 
 
 def test_siblings_of_the_probe_stay_idle() -> None:
-    assert roles(many(nodes=1, packages=1, cores=2, smt=2), Options(profile="quick")) == {(0, 0): {(1, 0)}}
+    assert roles(many(nodes=1, packages=1, cores=2, smt=2), Options(profile="quick")) == {(0, 0): {(0, 1)}}
 
 
 def test_crossed_curves_load_from_the_target() -> None:
     found = roles(many(nodes=2, packages=2), Options())
-    assert found[0, 1] == {(1, 0), (1, 2, 3)}
-    assert found[1, 1] == {(3, 2)}
+    assert found[0, 1] == {(0, 1), (0, 2, 3)}
+    assert found[1, 1] == {(2, 3)}
 
 
 def test_one_core_cannot_probe_and_load() -> None:
@@ -76,10 +76,19 @@ def test_one_core_cannot_probe_and_load() -> None:
     assert "needs two cores" in case.unavailable
 
 
-def test_idle_case_is_the_probe_alone() -> None:
-    idle = [case for case in session.plan(["loaded"], Options(), many()) if not case.params["load"]]
+@pytest.mark.parametrize("profile", ["quick", "standard", "full"])
+def test_idle_case_is_that_of_latency(profile: str) -> None:
+    """The probe alone: same CPU, ring, place and pages, so that it says what latency says."""
+    machine, options = many(nodes=2, packages=2), Options(profile=profile)  # type: ignore[arg-type]
+
+    def of(case: Case) -> tuple[object, ...]:
+        same = {name: case.params[name] for name in ("stride", "window")}
+        return case.cpus, case.initiator, case.target, case.bytes, case.pages, case.cache_suspect, same, case.touch_cpus
+
+    idle = [case for case in session.plan(["loaded"], options, machine) if not case.params["load"]]
     assert idle
-    assert {len(case.cpus) for case in idle} == {1}
+    latency = [of(case) for case in session.plan(["latency"], options, machine)]
+    assert all(of(case) in latency for case in idle)
 
 
 @pytest.mark.parametrize(
