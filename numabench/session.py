@@ -17,7 +17,7 @@ from numabench import capabilities, experiments, firmware, jobs, kernels
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, snapshot
 from numabench.errors import Unsupported, UsageError
-from numabench.experiments.base import left_out
+from numabench.experiments.base import represented
 from numabench.machine import Machine
 from numabench.measure import PASSES, TIGHT, groups, measure, most_passes
 from numabench.record import Journal, Record, now
@@ -84,7 +84,6 @@ def run(
         "names": list(names),
         "options": msgspec.json.decode(msgspec.json.encode(options)),
         "cases": len(cases),
-        "pairs_left_out": left_out(machine, options),
         "passes": most_passes(options),
         "precision": [options.precision] * 2 if options.precision else list(TIGHT[options.profile]),
     }
@@ -104,6 +103,12 @@ def run(
         ]
         if more:
             series += measure(more, taker, options, progress, on_sample, earlier)
+    made["represented"] = {
+        name: found
+        for name in ("latency", "bandwidth")
+        if (mine := {(c.case.initiator, c.case.target) for c in series if c.case.experiment == name})
+        and (found := represented(machine, options, mine))
+    }
     environment["memory_errors_after"] = firmware.errors(Tree())
     environment["thermal_throttles_after"] = firmware.throttles(Tree())
     return build(machine, environment, made, series, created, time.monotonic() - started, can)

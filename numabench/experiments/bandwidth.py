@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
@@ -28,27 +30,31 @@ class Bandwidth:
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
         """Read over every pair; copy, triad and non-temporal stores on the first local pair."""
         kernels = options.kernels or ("read",)
-        for i, j, why in base.chosen(machine, options):
-            cpus = base.team(machine, options, i)
-            size, suspect = (0, False) if why else base.size_for(machine, options, j, cpus, THREAD_BYTES * len(cpus))
-            more = () if options.kernels or i != j or i != machine.initiators()[0] else ALSO_LOCAL
-            for kernel in (*kernels, *more):
-                yield Case(
-                    experiment=self.name,
-                    kernel=kernel,
-                    unit="GB/s",
-                    better="high",
-                    initiator=i,
-                    target=j,
-                    cpus=cpus,
-                    touch_cpus=() if why else base.touchers(machine, j),
-                    pages=options.pages or "thp",
-                    tier=options.tier,
-                    bytes=size,
-                    cache_suspect=suspect,
-                    share=f"{i}-{j}",
-                    unavailable=why,
-                )
+        for pair in base.chosen(machine, options):
+            more = not options.kernels and pair[0] == pair[1] == machine.initiators()[0]
+            yield from self._cases(machine, options, pair, (*kernels, *(ALSO_LOCAL if more else ())))
+
+    def again(self, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
+        """The rest of each class of pairs whose members differ."""
+        first = series[0].case
+        main, options = [s for s in series if s.case.kernel == first.kernel], replace(options, tier=first.tier)
+        pairs = base.opened(main, machine, options)
+        return [case for pair in pairs for case in self._cases(machine, options, pair, (first.kernel,))]
+
+    def _cases(
+        self, machine: Machine, options: Options, pair: tuple[int, int, str], kernels: Sequence[str]
+    ) -> Iterator[Case]:
+        cpus = base.team(machine, options, pair[0])
+        for kernel in kernels:
+            yield base.point(
+                self.name,
+                machine,
+                options,
+                pair,
+                kernel,
+                least=THREAD_BYTES * len(cpus),
+                share=f"{pair[0]}-{pair[1]}",
+            )
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One matrix for the first kernel; the others as a list against it."""

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numabench.analysis import stats
 from numabench.environment import free_bytes
 from numabench.errors import UsageError
-from numabench.machine import Machine
+from numabench.machine import Machine, PairClass
 from numabench.series import Axis, Case, Cell, Options, Series, Table
 from numabench.units import format_value
 
@@ -84,14 +84,36 @@ def chosen(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
     return [(i, j, why) for i, j, why in found if why or (i, j) in keep]
 
 
-def left_out(machine: Machine, options: Options) -> list[str]:
-    """Pairs of nodes that a plan bounded by classes does not measure, as ``initiator-target``."""
-    kept = set(chosen(machine, options))
-    return [f"{pair[0]}-{pair[1]}" for pair in pairs(machine, options) if pair not in kept]
+def represented(
+    machine: Machine, options: Options, measured: Collection[tuple[int | None, int | None]]
+) -> dict[str, str]:
+    """Pairs of nodes that were not measured, each with one of its class that was; as ``initiator-target``."""
+    usable = {(i, j) for i, j, why in pairs(machine, options) if not why}
+    return {f"{i}-{j}": f"{a}-{b}" for (i, j), (a, b) in _represented(machine, usable, measured).items()}
 
 
-def differing(series: Sequence[Series], machine: Machine) -> Iterator[str]:
-    """Pairs of one class whose intervals do not touch although the system calls them alike; in words."""
+def _represented(
+    machine: Machine, wanted: Collection[tuple[int, int]], measured: Collection[tuple[int | None, int | None]]
+) -> dict[tuple[int, int], tuple[int, int]]:
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    for members in machine.pair_classes().values():
+        stands = next((pair for pair in members if pair in measured), None)
+        if stands:
+            found |= {pair: stands for pair in members if pair in wanted and pair not in measured}
+    return found
+
+
+class Unlike(NamedTuple):
+    """A class of pairs that the system calls alike, and the members that differ most."""
+
+    key: PairClass
+    members: tuple[tuple[int, int], ...]
+    low: Series
+    high: Series
+
+
+def unlike(series: Sequence[Series], machine: Machine) -> Iterator[Unlike]:
+    """Classes with two members more than a surprise apart, whose intervals do not touch."""
     at = {(s.case.initiator, s.case.target): s for s in series if s.usable and s.ci}
     for key, members in machine.pair_classes().items():
         mine = [at[pair] for pair in members if pair in at]
@@ -101,12 +123,25 @@ def differing(series: Sequence[Series], machine: Machine) -> Iterator[str]:
         if not (low.estimate and high.estimate and low.ci and high.ci):
             continue
         if high.estimate / low.estimate > 1 + SURPRISE and high.ci[0] > low.ci[1]:
-            name = key.relation + (f", distance {key.distance}" if key.relation != "local" else "")
-            yield (
-                f"Pairs that the system calls alike ({name}) differ: CPUs of {low.case.initiator} to node "
-                f"{low.case.target} {format_value(low.estimate)}, CPUs of {high.case.initiator} to node "
-                f"{high.case.target} {format_value(high.estimate)} {low.case.unit}."
-            )
+            yield Unlike(key, members, low, high)
+
+
+def differing(series: Sequence[Series], machine: Machine) -> Iterator[str]:
+    """Pairs of one class that are not alike, in words."""
+    for key, _, low, high in unlike(series, machine):
+        name = key.relation + (f", distance {key.distance}" if key.relation != "local" else "")
+        yield (
+            f"Pairs that the system calls alike ({name}) differ: CPUs of {low.case.initiator} to node "
+            f"{low.case.target} {format_value(low.estimate or 0)}, CPUs of {high.case.initiator} to node "
+            f"{high.case.target} {format_value(high.estimate or 0)} {low.case.unit}."
+        )
+
+
+def opened(series: Sequence[Series], machine: Machine, options: Options) -> list[tuple[int, int, str]]:
+    """All that a plan left out of classes whose members turned out not to be alike, as ``pairs`` has them."""
+    done = {(s.case.initiator, s.case.target) for s in series}
+    more = {pair for found in unlike(series, machine) for pair in found.members if pair not in done}
+    return [(i, j, why) for i, j, why in pairs(machine, options) if (i, j) in more]
 
 
 def team(machine: Machine, options: Options, node: int) -> tuple[int, ...]:
@@ -238,6 +273,13 @@ def matrix(
     initiators = sorted({i for i, _ in at if i is not None})
     targets = sorted({j for _, j in at if j is not None})
     first = series[0].case
+    alike = _represented(machine, {(i, j) for i in initiators for j in targets}, at)
+
+    def of(i: int, j: int) -> Cell:
+        if (i, j) in alike:
+            return Cell(unavailable="not measured: the system calls it like {} to {}".format(*alike[i, j]))
+        return cell(at.get((i, j)), at.get((i, i)))
+
     return Table(
         experiment=experiment,
         title=title,
@@ -245,7 +287,7 @@ def matrix(
         better=first.better,
         corner="",
         columns=tuple(f"node {j}" for j in targets),
-        rows=tuple((f"CPUs of {i}", tuple(cell(at.get((i, j)), at.get((i, i))) for j in targets)) for i in initiators),
+        rows=tuple((f"CPUs of {i}", tuple(of(i, j) for j in targets)) for i in initiators),
         matrix=True,
         meaning=meaning,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
@@ -31,8 +33,20 @@ class Latency:
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
         """Every initiator x target; base pages too on the first local pair, to show what the TLB costs."""
         kinds = (options.pages,) if options.pages else ("thp", "base")
+        yield from self._cases(machine, options, base.chosen(machine, options), kinds)
+
+    def again(self, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
+        """The rest of each class of pairs whose members differ."""
+        first = series[0].case
+        main = [s for s in series if s.case.pages == first.pages]
+        options = replace(options, tier=first.tier)
+        return list(self._cases(machine, options, base.opened(main, machine, options), (first.pages,)))
+
+    def _cases(
+        self, machine: Machine, options: Options, pairs: Sequence[tuple[int, int, str]], kinds: Sequence[str]
+    ) -> Iterator[Case]:
         first = True
-        for i, j, why in base.chosen(machine, options):
+        for i, j, why in pairs:
             cpus = base.team(machine, options, i)[:1]
             size, suspect = (0, False) if why else base.size_for(machine, options, j, cpus, base.GIB, STRIDE)
             for kind in kinds:
