@@ -126,39 +126,42 @@ class Hardware:
                 windows=values,
                 evidence=seen,
                 flags=tuple(
-                    dict.fromkeys(
+                    flag
+                    for flag in dict.fromkeys(
                         (
                             *flags(case, seen, changes, windows, settled, self.machine, self.clock, self.balancing),
                             *(job.checks(windows) if job.checks else ()),
                         )
                     )
+                    if flag not in job.subject
                 ),
                 extras={"median": median(values)} | extras,
             )
 
     def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, bool]:
         """Warm up until the figures settle or the limit is reached; then exactly so many windows."""
+        team = job.team or self.team(case.cpus)
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: Windows = []
         figures: list[float] = []
         while not stats.steady(figures) and time.monotonic() < limit:
-            warm.append(self._window(case, job.works, job.warm_ns))
+            warm.append(self._window(team, job.works, job.warm_ns))
             figures.append(job.figure(warm[-1]))
         settled = stats.steady(figures)
         turns = job.turns or [job.works]
         takes = (turns[at % len(turns)] for at in range(job.windows))
-        return warm, [self._window(case, works, job.window_ns, core_hz=True) for works in takes], settled
+        return warm, [self._window(team, works, job.window_ns, core_hz=True) for works in takes], settled
 
-    def _window(self, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
+    def _window(self, team: _core.Team, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
         """One window in which every thread worked: on a busy machine a turn may come after the end.
 
         Raises NumabenchError when that happens time and again.
         """
         for _ in range(RETAKES):
-            stamps = self.team(case.cpus).run(works, window_ns=window_ns, core_hz=core_hz)
+            stamps = team.run(works, window_ns=window_ns, core_hz=core_hz)
             if all(stamp.elements for stamp, work in zip(stamps, works, strict=True) if work.kernel):
                 return stamps
         raise NumabenchError(
-            f"{RETAKES} windows of {window_ns / 1e6:g} ms ended before CPU {', '.join(map(str, case.cpus))} got to the "
+            f"{RETAKES} windows of {window_ns / 1e6:g} ms ended before CPU {', '.join(map(str, team.cpus))} got to the "
             "work: stop what else runs there, or choose others with --cpus"
         )

@@ -96,10 +96,10 @@ class Bench(Hardware):
         """One pass as it should be."""
         return self.measure([case], number, number, 1 + number)[0]
 
-    def _window(self, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
+    def _window(self, team: _core.Team, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
         if core_hz and self.during:
             self.during()
-        stamps = super()._window(case, works, window_ns, core_hz)
+        stamps = super()._window(team, works, window_ns, core_hz)
         return [self.alter(stamp) for stamp in stamps] if self.alter else stamps
 
     def once(self, act: Callable[[], object]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Migration: what it costs to move a thread away from its caches, or pages to another node."""
+"""Migration: what it costs to move a thread off its caches, or pages to another node, and how often it happens."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from statistics import median
 
 from numabench.analysis import stats
 from numabench.experiments import base
+from numabench.jobs.converge import SETTLED
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
 from numabench.units import format_bytes, format_value
 
 PAGE_STEPS = {"base": 4096, "thp": 2 << 20}
 MOVED = {"quick": (64 * base.MIB,), "standard": (64 * base.MIB, base.GIB)}
+BESIDE = {"quick": (0, 1), "standard": (0, 1, 2), "full": (0, 1, 2)}  # threads that compute, times the cores
 FALLBACK = {"L2": 512 << 10, "L3": 8 * base.MIB}  # where the system names no such cache
 
 
 class Migration:
-    """A working set read before and after a hop within an L3, to another L3, to another node; pages moved and timed."""
+    """A working set read before and after a hop within an L3, to another L3, to another node; pages moved and timed.
+
+    A thread left to the scheduler against a pinned one, others beside it; pages that the system moves by itself.
+    """
 
     name = "migration"
     question = "What does moving a thread, or its pages, cost?"
@@ -54,11 +59,14 @@ class Migration:
                     params={"hop": name, "set": size_name},
                     job="hop",
                 )
+        yield from self._left_alone(machine, options, cpus[0], home)
         far = [p for p in base.local_and_far(machine, options)[1:] if not p[2]]
         for _, j, _ in far:
             for kind in (options.pages,) if options.pages else PAGE_STEPS:
                 for size in MOVED.get(options.profile, MOVED["standard"]):
                     yield self._move(machine, options, home, j, kind, min(size, options.bytes or size))
+            if options.profile != "quick" and machine.cpus_of(j):
+                yield self._converge(machine, options, home, j)
         if not far:
             yield Case(
                 experiment=self.name,
@@ -88,6 +96,46 @@ class Migration:
             job="move",
             unavailable=why,
         )
+
+    def _converge(self, machine: Machine, options: Options, home: int, there: int) -> Case:
+        """Pages first touched on another node, read from home until the system has brought them."""
+        return Case(
+            experiment=self.name,
+            kernel="read",
+            unit="s",
+            better="low",
+            initiator=home,
+            target=there,
+            cpus=base.team(machine, options, home)[:1],
+            touch_cpus=base.touchers(machine, there),
+            pages=options.pages if options.pages in PAGE_STEPS else "base",
+            tier=options.tier,
+            bytes=options.bytes or MOVED["quick"][0],
+            params={"by": "the system"},
+            job="converge",
+        )
+
+    def _left_alone(self, machine: Machine, options: Options, cpu: int, home: int) -> Iterator[Case]:
+        """Pinned and left to the scheduler, beside no, as many, twice as many computing threads as there are cores."""
+        cores = len(machine.one_cpu_per_core(machine.allowed_cpus))
+        asked = "--cpus" if options.cpus else "--nodes" if options.nodes else ""
+        for times in BESIDE[options.profile]:
+            for roams in (False, True):
+                yield Case(
+                    experiment=self.name,
+                    kernel=(options.kernels or ("read",))[0],
+                    unit="us",
+                    better="low",
+                    target=home,
+                    cpus=machine.allowed_cpus if roams else (cpu,),
+                    touch_cpus=base.touchers(machine, home),
+                    pages=options.pages or "thp",
+                    tier=options.tier,
+                    bytes=next(iter(self._sizes(machine, options, cpu, home).values())),
+                    params={"roams": int(roams), "beside": times * cores},
+                    job="wander",
+                    unavailable=f"threads left to the scheduler go wherever they may, {asked} or not" if asked else "",
+                )
 
     def _hops(self, machine: Machine, cpus: Sequence[int]) -> dict[str, tuple[int, int]]:
         """From the first core: to one of the same L3, of another L3 of the node, of each kind of other node."""
@@ -149,7 +197,69 @@ class Migration:
                     )
             table = base.rows_table(self.name, "Pages moved, ns each", "", rows, ("ns a page",), meaning=tuple(words))
             tables.append(table)
-        return tables
+        alone = [s for s in series if s.case.job == "wander"]
+        came = [s for s in series if s.case.job == "converge"]
+        return tables + ([self._roaming(alone, hops)] if alone else []) + ([self._balanced(came)] if came else [])
+
+    def _roaming(self, found: Sequence[Series], hops: Sequence[Series]) -> Table:
+        """Steps of a pinned thread and of one left to the scheduler, others beside it."""
+        at = {(int(s.case.params["beside"]), int(s.case.params["roams"])): s for s in found}
+        words = []
+        for (beside, roams), s in at.items():
+            pinned = at.get((beside, 0))
+            ratio = base.paired(s, pinned) if roams and pinned else None
+            if ratio:
+                words.append(
+                    f"{beside} threads beside it: a thread left to the scheduler takes {base.in_words(ratio)} of "
+                    f"a pinned one{self._moved(s, hops)}."
+                )
+        figures = {"mean": "", "p50": "p50_us", "p99": "p99_us", "moves a second": "moves_per_s"}
+        return Table(
+            experiment=self.name,
+            title=f"Pinned or not: a step of one thread ({format_bytes(found[0].case.bytes)} read over and over), us",
+            unit="us",
+            better="low",
+            corner="threads beside it",
+            columns=tuple(figures),
+            rows=tuple(
+                (
+                    f"{beside}, {'left to the scheduler' if roams else 'pinned'}",
+                    tuple(
+                        base.cell(s, at.get((beside, 0)))
+                        if not name or not s.usable
+                        else base.values_cell(base.extras(s, name).get("", []))
+                        for name in figures.values()
+                    ),
+                )
+                for (beside, roams), s in at.items()
+            ),
+            meaning=tuple(words),
+        )
+
+    def _moved(self, s: Series, hops: Sequence[Series]) -> str:
+        """How often it was moved, and what part of its time that costs if each move is the dearest hop measured."""
+        often = base.extras(s, "moves_per_s").get("", [])
+        if not often:
+            return "; how often it was moved the system does not tell"
+        said = f" and is moved {format_value(median(often))} times a second"
+        same = [cost for h in hops if h.case.bytes == s.case.bytes and (cost := self._cost(h))]
+        if same:
+            dearest = max(median(cost) for cost in same)
+            said += f", which costs {max(median(often) * dearest / 1e4, 0.0):.2g} % of its time at most"
+        return said
+
+    def _balanced(self, found: Sequence[Series]) -> Table:
+        """How long the system takes to bring pages to their reader."""
+        return base.rows_table(
+            self.name,
+            f"Pages moved by the system itself: seconds until {SETTLED:.0%} are with their reader",
+            "",
+            {
+                f"node {s.case.target} to {s.case.initiator}, {s.case.pages}, {format_bytes(s.case.bytes)}": [s]
+                for s in found
+            },
+            ("s",),
+        )
 
     def _cost(self, s: Series | None) -> list[float]:
         return base.extras(s, "hop_us").get("", []) if s else []

@@ -6,6 +6,7 @@ from __future__ import annotations
 from numabench.jobs import (
     chase,
     contend,
+    converge,
     curve,
     fabric,
     gather,
@@ -19,6 +20,7 @@ from numabench.jobs import (
     shared,
     stream,
     sync,
+    wander,
 )
 from numabench.jobs.base import Family, family_of
 from numabench.series import Case
@@ -26,6 +28,7 @@ from numabench.series import Case
 FAMILIES: dict[str, Family] = {
     "chase": chase,
     "contend": contend,
+    "converge": converge,
     "stream": stream,
     "stride": stream,
     "gemm": gemm,
@@ -39,6 +42,7 @@ FAMILIES: dict[str, Family] = {
     "policy": policy,
     "shared": shared,
     "sync": sync,
+    "wander": wander,
     "instance": instance,
 }
 

@@ -32,7 +32,8 @@ class Job(NamedTuple):
     ``extras`` gives further figures of the pass from all its windows. ``checksum`` is asked for after the last window.
     ``checks`` names flags that these windows raise. With ``turns`` each window takes the next of these works. ``twins``
     is called last, with the windows of the warm-up and the timed ones: it measures the same in ways that must not
-    matter, and gives their ratios by name (series.Evidence). It may overwrite the buffers.
+    matter, and gives their ratios by name (series.Evidence). It may overwrite the buffers. ``team`` runs it where that
+    is not the team of the case's CPUs. ``subject`` names flags of what it measures, which are no fault of its samples.
     """
 
     works: list[_core.Work]
@@ -47,6 +48,8 @@ class Job(NamedTuple):
     checks: Callable[[list[Stamps]], tuple[str, ...]] | None = None
     turns: Sequence[list[_core.Work]] = ()
     twins: Callable[[list[Stamps], list[Stamps]], dict[str, float]] | None = None
+    team: _core.Team | None = None
+    subject: frozenset[str] = frozenset()
 
 
 class Bench(Protocol):

@@ -16,7 +16,7 @@ from numabench.errors import NumabenchError
 from numabench.experiments.latency import Latency
 from numabench.jobs.base import Stamps
 from numabench.machine import Machine
-from numabench.series import Case, Options
+from numabench.series import Options
 
 
 class Idle:
@@ -78,10 +78,12 @@ def test_windows_take_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     plain = Hardware._window
 
-    def seen(self: Hardware, case: Case, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
+    def seen(
+        self: Hardware, team: _core.Team, works: list[_core.Work], window_ns: float, core_hz: bool = False
+    ) -> Stamps:
         if core_hz:
             ran.append(id(works))
-        return plain(self, case, works, window_ns, core_hz)
+        return plain(self, team, works, window_ns, core_hz)
 
     monkeypatch.setattr(Hardware, "_window", seen)
     with Hardware(machine, Options(profile="quick")) as hardware:
