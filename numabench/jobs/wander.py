@@ -82,7 +82,7 @@ def moves(tid: int) -> tuple[float, float] | None:
 def seconds(group: Sequence[Case], options: Options) -> float:
     """Steps, each as much longer as others take the CPU."""
     steps = STEPS[options.profile] * STEP_NS + WARM_LIMIT_NS[options.profile] / 2
-    crowd = sum(1 + int(case.params["beside"]) / max(len(case.cpus), 1) for case in group)
+    crowd = sum(2 if case.params["beside"] else 1 for case in group)
     return max(case.bytes for case in group) / SET_UP_BYTES_PER_S + crowd * steps / 1e9
 
 

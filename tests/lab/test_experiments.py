@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaded, fabric and policy against what the plugin applies: ranks, idle latencies, ceilings, a planted slow link.
+"""Loaded, fabric, policy, c2c and pagecache against what the plugin applies; migration against the guest's kernel.
 
 The host may be busy: what disagrees is measured again, and the estimates are then over all samples of all boots.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +21,8 @@ from numabench.record import Record
 from numabench.series import Sample, Series
 
 from . import image
-from .machines import Machine, Node
+from .guest import lower_quartile
+from .machines import MACHINES, Machine, Node
 from .vm import boot
 
 pytestmark = pytest.mark.lab
@@ -29,6 +32,16 @@ HOME, LINK, SLOW = 48_000_000, 24_000_000, 6_000_000  # bytes/s
 THREE = Machine("THREE", (Node(1, 384),) * 3, distances=((10, 20, 20), (20, 10, 20), (20, 20, 10))).penalised(
     ((0,) * 3,) * 3, bytes_per_s=((HOME, LINK, LINK), (LINK, HOME, SLOW), (LINK, LINK, HOME))
 )
+# A line is paid for at its home. The scratch folder is mounted again so that the guest caches the pages of its files.
+PAIR = dataclasses.replace(
+    MACHINES["TWO_NODES"].penalised(((3000, 9000), (9000, 3000))),
+    name="PAIR",
+    setup=(
+        "scratch=$(sed -n 's/^scratch \\([^ ]*\\) .*/\\1/p' /proc/mounts)",
+        "umount $scratch",
+        "mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576,cache=loose scratch $scratch",
+    ),
+)
 # A second node without CPUs, three times as far and a quarter as wide.
 NEAR, FAR = 3000, 9000  # cycles a miss
 TIERED = Machine("TIERED", (Node(2, 512), Node(0, 384)), distances=((10, 20), (20, 10))).penalised(
@@ -36,7 +49,7 @@ TIERED = Machine("TIERED", (Node(2, 512), Node(0, 384)), distances=((10, 20), (2
 )
 
 
-def measured(machine: Machine, folder: Path, name: str, *arguments: str, seed: int) -> Record:
+def measured(machine: Machine, folder: Path, name: str, *arguments: str, seed: int, profile: str = "quick") -> Record:
     out = folder / f"{machine.name}-{name}-{seed}.json"
     argv = [
         sys.executable,
@@ -45,13 +58,13 @@ def measured(machine: Machine, folder: Path, name: str, *arguments: str, seed: i
         "run",
         name,
         "--profile",
-        "quick",
-        "--pages",
-        "base",
+        profile,
+        *([] if name == "pagecache" else ["--pages", "base"]),
         "--seed",
         str(seed),
     ]
-    result = boot(machine, [*argv, *arguments, "-o", str(out)], timeout=900, scratch=folder)
+    given = {"TMPDIR": str(folder)}
+    result = boot(machine, [*argv, *arguments, "-o", str(out)], timeout=900, scratch=folder, environment=given)
     assert result.status == 0, result
     return records.load(str(out))
 
@@ -128,7 +141,7 @@ def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
         def of(target: int, load: float) -> list[Sample]:
             return merged(runs, lambda s: s.case.target == target and s.case.params["load"] == load)
 
-        floor = {j: median(s.extras["floor"] for s in of(j, 0.0)) for j in (0, 1)}
+        floor = {j: median(s.value for s in of(j, 0.0)) for j in (0, 1)}
         applied = (FAR - NEAR) * ns
         if abs((floor[1] - floor[0]) / applied - 1) > 0.25:
             return f"idle: {floor}, {applied:.0f} ns apart were applied"
@@ -140,3 +153,66 @@ def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
         return "" if busy[1] > 1.3 else f"a full link did not slow the probe: {busy}"
 
     until_right(measure, wrong)
+
+
+def test_groups_of_cpus_by_hand_over_are_the_nodes(tmp_path: Path) -> None:
+    def measure(seed: int) -> Record:
+        return measured(PAIR, tmp_path, "c2c", "--passes", "3", "--kernel", "pingpong_flag", seed=seed)
+
+    def wrong(runs: list[Record]) -> str:
+        # A host that takes one of the two CPUs away in mid-window adds milliseconds: low windows are the undisturbed.
+        costs = {
+            pair: lower_quartile([ns for s in merged(runs, _between(pair)) for ns in s.windows])
+            for pair in combinations(range(4), 2)
+        }
+        inside = {pair: ns for pair, ns in costs.items() if pair in ((0, 1), (2, 3))}
+        if max(inside.values()) * 1.2 > min(ns for pair, ns in costs.items() if pair not in inside):
+            return f"CPUs 0 and 1 share a node, 2 and 3 another: {costs}"
+        said = " ".join(line for table in session.tables(runs[-1]) for line in table.meaning)
+        return "" if "nodes" in said and "as groups: CPUs 0-1; 2-3" in said else f"the nodes are not the groups: {said}"
+
+    until_right(measure, wrong)
+
+
+def _between(pair: tuple[int, int]) -> Callable[[Series], bool]:
+    """A line at home with the first of two CPUs."""
+    return lambda series: series.case.cpus == pair and series.case.target == pair[0] // 2
+
+
+def test_who_read_a_file_first_decides_how_fast_others_read_it(tmp_path: Path) -> None:
+    def measure(seed: int) -> Record:
+        return measured(PAIR, tmp_path, "pagecache", "--size", "4MiB", "--passes", "3", seed=seed)
+
+    def wrong(runs: list[Record]) -> str:
+        def rate(user: int, holds: int, again: bool) -> float:
+            return median(
+                s.value
+                for s in merged(
+                    runs,
+                    lambda x: (x.case.initiator, x.case.target, "then" in x.case.params) == (user, holds, again),
+                )
+            )
+
+        far = {user: rate(user, 1 - user, False) / rate(user, user, False) for user in (0, 1)}
+        cured = {user: rate(user, user, True) / rate(user, user, False) for user in (0, 1)}
+        if max(far.values()) > 0.6:
+            return f"a file that the other node read first is three times as far: {far}"
+        return "" if min(cured.values()) > 0.8 else f"dropped and read again it is near: {cured}"
+
+    runs = until_right(measure, wrong)
+    for series in (s for run in runs for s in run.series if s.samples):
+        assert set(series.samples[-1].evidence.placement_seen) == {series.case.target}, series.case.label
+
+
+def test_balancing_brings_pages_to_their_reader(tmp_path: Path) -> None:
+    """Touched on one node, read from the other, never bound: the guest's kernel moves them, and the time is told."""
+    size = ("--size", "4MiB", "--passes", "1")
+    record = measured(MACHINES["BALANCING"], tmp_path, "migration", *size, seed=1, profile="standard")
+    came = [series for series in record.series if series.case.job == "converge"]
+    assert came
+    for series in came:
+        assert series.samples, series.unavailable
+        (sample,) = series.samples
+        pages = sample.evidence.placement_seen
+        assert pages[series.case.initiator or 0] >= 0.9 * sum(pages.values())
+        assert sample.value > 0
