@@ -116,6 +116,11 @@ def merged(
     return {key: estimate([value for cells in boots for value in cells[key]]) for key in boots[0]}
 
 
+def lower_decile(values: list[float]) -> float:
+    """The lower decile: of many samples shorter than a turn of the host's scheduler, these were not interrupted."""
+    return statistics.quantiles(values, n=10)[0]
+
+
 def lower_quartile(values: list[float]) -> float:
     """The lower quartile: what a busy host does to a latency only adds, and may hit half of the samples."""
     return statistics.quantiles(values, n=4)[0]

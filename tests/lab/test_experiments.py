@@ -32,6 +32,8 @@ HOME, LINK, SLOW = 48_000_000, 24_000_000, 6_000_000  # bytes/s
 THREE = Machine("THREE", (Node(1, 384),) * 3, distances=((10, 20, 20), (20, 10, 20), (20, 20, 10))).penalised(
     ((0,) * 3,) * 3, bytes_per_s=((HOME, LINK, LINK), (LINK, HOME, SLOW), (LINK, LINK, HOME))
 )
+# Each access waits. With caps instead, interleaving would win: it draws from all links of a node at once.
+APART = Machine("APART", (Node(1, 384),) * 2).penalised(((6000, 30000), (30000, 6000)))
 # A line is paid for at its home. The scratch folder is mounted again so that the guest caches the pages of its files.
 PAIR = dataclasses.replace(
     MACHINES["TWO_NODES"].penalised(((3000, 9000), (9000, 3000))),
@@ -109,9 +111,9 @@ def test_slow_link_shows_in_fabric_and_placement_ranks_truthfully(tmp_path: Path
     assert all("from node 1 to node 2" in line for line in named)
 
 
-def test_policies_rank_as_the_links_make_them(tmp_path: Path) -> None:
+def test_policies_rank_as_the_distances_make_them(tmp_path: Path) -> None:
     def measure(seed: int) -> Record:
-        return measured(THREE, tmp_path, "policy", "--size", "3MiB", "--passes", "4", seed=seed)
+        return measured(APART, tmp_path, "policy", "--size", "3MiB", "--passes", "4", seed=seed)
 
     def wrong(runs: list[Record]) -> str:
         rates = {
@@ -119,8 +121,11 @@ def test_policies_rank_as_the_links_make_them(tmp_path: Path) -> None:
             for how in ("main", "workers", "interleave", "bind", "replicate")
         }
         own = min(rates["workers"], rates["replicate"])  # every thread reads at home
-        rest = max(rates["main"], rates["bind"], rates["interleave"])
-        return "" if own > rest else f"reading at home should win: {rates}"
+        one = min(rates["main"], rates["bind"])  # one of two threads does
+        if own < 1.25 * max(rates["main"], rates["bind"]):
+            return f"reading at home should win: {rates}"
+        # Half of all loads are far either way; interleaved they hold up both threads.
+        return "" if one > 1.25 * rates["interleave"] else f"interleaving should come last: {rates}"
 
     runs = until_right(measure, wrong)
     for run in runs:
@@ -128,14 +133,14 @@ def test_policies_rank_as_the_links_make_them(tmp_path: Path) -> None:
             if series.samples:
                 seen = series.samples[-1].evidence.placement_seen
                 spread = series.case.params["weights"] in ("workers", "interleave", "replicate")
-                assert set(seen) == ({0, 1, 2} if spread else {0}), series.case.label
+                assert set(seen) == ({0, 1} if spread else {0}), series.case.label
 
 
 def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
     ns = 1e9 / image.tsc_hz()
 
     def measure(seed: int) -> Record:
-        return measured(TIERED, tmp_path, "loaded", "--size", "2MiB", "--passes", "2", seed=seed)
+        return measured(TIERED, tmp_path, "loaded", "--size", "8MiB", "--passes", "2", seed=seed)
 
     def wrong(runs: list[Record]) -> str:
         def of(target: int, load: float) -> list[Sample]:

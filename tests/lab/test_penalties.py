@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from . import image
-from .guest import Cells, lower_quartile, merged, probed
+from .guest import Cells, lower_decile, lower_quartile, merged, probed
 from .machines import MACHINES, Machine, Node
 from .vm import boot
 
@@ -58,9 +58,10 @@ def test_latency_differences_are_those_applied(machine: Machine) -> None:
         return found
 
     def measure(seed: int) -> Cells:
-        return probed(machine, "chase", amount=5_000, rounds=12, seed=seed)
+        # A few ms a sample: on a busy host longer ones would all be interrupted.
+        return probed(machine, "chase", amount=1_500, rounds=48, seed=seed)
 
-    assert _worst(measure, errors, lower_quartile) <= TOLERANCE
+    assert _worst(measure, errors, lower_decile) <= TOLERANCE
 
 
 def test_without_penalties_no_node_is_far() -> None:

@@ -23,7 +23,7 @@ class Idle:
     """A team whose first windows pass without work."""
 
     def __init__(self, team: Any, empty: int) -> None:
-        self.team, self.empty = team, empty
+        self.team, self.empty, self.cpus = team, empty, team.cpus
 
     def run(self, works: object, window_ns: float = 0.0, core_hz: bool = False) -> Any:
         stamps = self.team.run(works, window_ns=window_ns, core_hz=core_hz)
