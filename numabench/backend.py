@@ -95,6 +95,7 @@ class Hardware:
         """Warm up, take the windows, prove: everything between two proofs of where the pages are."""
         with ExitStack() as stack:
             job = jobs.family(case).prepare(self, stack, case, buffers, seed, False)
+            apart = self._apart(case)
             before = [buffer.proof() for buffer in buffers]
             cores = {other for cpu in case.cpus for other in self.machine.siblings(cpu)}
             watch = Watch(case.cpus, siblings=cores - set(case.cpus))
@@ -103,6 +104,7 @@ class Hardware:
             warm, windows, settled = self._windows(case, job)
             meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
             changes = watch.stop()
+            still = self._apart(case)
             after = [buffer.proof() for buffer in buffers]
             values = tuple(job.figure(stamps) for stamps in windows)
             extras = job.extras(windows) if job.extras else {}
@@ -114,6 +116,7 @@ class Hardware:
                 placement_timed=placed,
                 clock_off=took / meanwhile - 1 if meanwhile > 0 else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
+                hand_over_ns=(apart, still) if apart and still else None,
                 ring_nodes=job.ring_nodes,
                 twins=twins,
                 prefetch=prefetch(case, twins),
@@ -137,6 +140,11 @@ class Hardware:
                 ),
                 extras={"median": median(values)} | extras,
             )
+
+    def _apart(self, case: Case) -> float | None:
+        """What a hand-over between the first and the last CPU costs, where CPUs may be moved; None elsewhere."""
+        ends = case.cpus[0], case.cpus[-1]
+        return timing.hand_over(self.team(ends)) if self.machine.virtual and ends[0] != ends[1] else None
 
     def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, bool]:
         """Warm up until the figures settle or the limit is reached; then exactly so many windows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from numabench.analysis import compare, stats
 from numabench.environment import SETTINGS
 from numabench.errors import UsageError
+from numabench.measure import MOVED
 from numabench.record import Record
 from numabench.series import FATAL, Series
 from numabench.units import format_bytes, format_numbers
@@ -188,6 +189,10 @@ def _reasons(a: Sequence[Series], b: Sequence[Series], runs_a: int, runs_b: int)
             if one != other:
                 found.append(f"{field}: {one} -> {other}")
     windows = {len(sample.windows) for series in (*a, *b) for sample in series.samples}
+    apart = [[ns for s in one.samples for ns in s.evidence.hand_over_ns or ()] for one in (*a, *b)]
+    between = stats.split([median(seen) for seen in apart if seen], MOVED)
+    if between:
+        found.append(f"the hypervisor had moved the CPUs: a hand-over took {between[0]:.0f} or {between[1]:.0f} ns")
     if first.kernel == "chase" and len(windows) > 1:
         found.append(f"least of {min(windows)} and of {max(windows)} windows, and a minimum depends on how many")
     return tuple(dict.fromkeys(found))

@@ -17,6 +17,7 @@ PASSES = {"quick": 6, "standard": 10, "full": 20}
 CAP = stats.CHECKPOINTS[-1]  # passes, when a precision or a budget is asked for
 # Half-width of the interval, as a share, at which a case is done: of times, and of rates.
 TIGHT = {"quick": (0.05, 0.05), "standard": (0.01, 0.02), "full": (0.01, 0.01)}
+MOVED = 2.0  # factor between hand-overs that noise does not explain
 AGAIN = 3  # further passes over a case that stands out of its class
 CONTROLS = 2  # cases of the class that are as they should be, measured along with it
 LEAST_CLASS = 4
@@ -279,16 +280,24 @@ def interval(samples: Sequence[Sample], correlation: float) -> tuple[float, floa
     """95 % interval of the median over passes, wider where passes resemble those before them.
 
     ``correlation`` is that of all cases of the experiment; this case's own counts if it is larger. Where most passes
-    were disturbed by others, it is all that was seen: figures of a machine that others change are no sample of it.
+    were disturbed by others, or the CPUs were moved, it is all that was seen: figures of a machine that others change
+    are no sample of it.
     """
     values = [sample.value for sample in counted(samples)]
     if len(values) < stats.LEAST_PASSES:
         return None
     found = stats.median_interval(values, max(correlation, stats.correlation([values])))
-    if found and 2 * sum("contended" in sample.flags for sample in samples) > len(samples):
+    disturbed = 2 * sum("contended" in sample.flags for sample in samples) > len(samples)
+    if found and (disturbed or moved(samples)):
         everything = [sample.value for sample in samples]
         found = min(*everything, found[0]), max(*everything, found[1])
     return found
+
+
+def moved(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    """What a hand-over between the case's CPUs cost (ns) before and after they were moved; None: they were not."""
+    seen = [ns for sample in samples for ns in sample.evidence.hand_over_ns or ()]
+    return stats.split(seen, MOVED)
 
 
 def summary(case: Case, samples: Sequence[Sample], failure: str, options: Options, correlation: float = 0.0) -> Series:
@@ -303,6 +312,8 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     flags = [name for name in _names(passes) if 2 * sum(name in s.flags for s in passes) > len(passes)]
     if stats.half_width(ci, estimate) > tight(case, options):
         flags.append("ci_wide")
+    if moved(samples):
+        flags.append("cpus_moved")
     if failure:
         flags.append("cut_short")
     if stats.allocation_dependent(between, within):

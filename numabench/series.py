@@ -42,6 +42,7 @@ WARNING = {
     "balancing_on": "automatic NUMA balancing may move pages without a binding",
     "topology_unproven": "the virtual machine shows one thread per core, true or not",
     "sibling_busy": "others used the second threads of these cores",
+    "cpus_moved": "the hypervisor moved these CPUs among cores nearer to or farther from each other",
     "timer_coarse": "reading the clock takes more than 5 % of a window, or its steps a thousandth",
     "skewed": "threads started more than 2 % of the window apart",
     "oversubscribed": "more threads than CPUs",
@@ -154,6 +155,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     vmstat: dict[str, int] = {}  # counters of migration, collapse and demotion that rose: system-wide, hints only
     clock_off: float = 0.0  # drift of the clock against CLOCK_MONOTONIC_RAW over the windows, as a share
     skew_ns: float = 0.0
+    # One way between the first and the last CPU, before and after the windows: CPUs of a virtual machine may move.
+    hand_over_ns: tuple[float, float] | None = None
     ring_nodes: int = 0
     # How much the figure depends on what must not matter, 1.0: not at all. ``half``: over that of half the buffer;
     # ``apart``: with loads twice as far apart, over that at their distance; ``laps``: first round over later ones.

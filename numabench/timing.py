@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last resort where no system call tells where pages are: the node whose CPUs read them fastest."""
+"""What only timing tells: the node whose CPUs read pages fastest, and how far apart the cores behind CPUs are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numabench.memory import Buffer
 
 WINDOWS, WINDOW_NS, BLOCK = 3, 5e6, 1 << 20
 CLEAR = 1.05  # the fastest must beat the next by so much
+LINES, LINE, ROUNDS = 5, 128, 200  # of a hand-over: the least of a few lines, some 0.1 ms each
 
 
 def nearest(buffers: Sequence[Buffer], machine: Machine, team: Callable[[tuple[int, ...]], _core.Team]) -> int | None:
@@ -30,3 +31,20 @@ def nearest(buffers: Sequence[Buffer], machine: Machine, team: Callable[[tuple[i
             rates[node] = max(rates.get(node, 0.0), stamp.elements / (stamp.end_ns - stamp.start_ns))
     best = sorted(rates, key=rates.__getitem__, reverse=True)
     return best[0] if len(best) > 1 and rates[best[0]] > CLEAR * rates[best[1]] else None
+
+
+def hand_over(team: _core.Team) -> float:
+    """Least ns, one way, in which two threads hand each other a cache line.
+
+    Some 20 to 60 ns where they share a last-level cache, 100 and more where they do not. A hypervisor that moves the
+    CPUs of a virtual machine among its cores changes that, and with it what they draw from memory together.
+    """
+    kernel, least = kernels.kernel("pingpong_flag", "best"), float("inf")
+    with _core.Region(LINES * LINE) as region:
+        for at in range(LINES):
+            shared = (region, at * LINE)
+            works = [_core.Work(kernel, part=i, parts=2, shared=shared, loops=ROUNDS, seed=at + 1) for i in (0, 1)]
+            stamps = team.run(works)
+            took = max(stamp.end_ns for stamp in stamps) - min(stamp.start_ns for stamp in stamps)
+            least = min(least, took / (2 * ROUNDS))
+    return least

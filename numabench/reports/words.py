@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from statistics import median
 
+from numabench.measure import moved
 from numabench.record import Record
 from numabench.series import FLAGS, Cell, Series, Table
 from numabench.units import format_seconds, format_value
@@ -60,7 +63,29 @@ def watch(record: Record) -> list[str]:
         found.append(f"a quota of {env['cpu_quota']:.1f} CPUs applies")
     if record.machine.topology_unproven:
         found.append("the virtual machine shows one thread per core, true or not")
-    return [f"{line} (numabench doctor)" for line in found]
+    return [*(f"{line} (numabench doctor)" for line in found), *_moved(record)]
+
+
+def _moved(record: Record) -> list[str]:
+    """Of the first case whose CPUs were moved: what a hand-over between them cost, and what came out, both ways."""
+    for series in record.series:
+        apart = moved(series.samples)
+        if apart:
+            cpus, limit = series.case.cpus, math.sqrt(apart[0] * apart[1])
+            sides: tuple[list[float], list[float]] = ([], [])
+            for sample in series.samples:
+                far = [ns > limit for ns in sample.evidence.hand_over_ns or ()]
+                if far and far[0] == far[-1]:
+                    sides[far[0]].append(sample.value)
+            told = [
+                f"{ns:.0f} ns" + (f" ({series.case.kernel} {median(side):.3g} {series.case.unit})" if side else "")
+                for ns, side in zip(apart, sides, strict=True)
+            ]
+            return [
+                f"the hypervisor moved CPUs {cpus[0]} and {cpus[-1]} among its cores: a hand-over between them took "
+                f"{told[0]} or {told[1]}; ask the provider for pinned CPUs"
+            ]
+    return []
 
 
 def legend(series: list[Series]) -> dict[str, str]:
