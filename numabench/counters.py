@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from numabench import _core
-from numabench.analysis.diagnosis import Counter
+from numabench.analysis.bounds import FLOPS, FLOPS_OF, LINES, PREFETCHED
+from numabench.analysis.diagnosis import LOCAL, REMOTE, Counter
 from numabench.environment import Tree
 from numabench.errors import NumabenchError
 
@@ -28,6 +29,7 @@ _MEANT = {
     errno.EACCES: "perf_event_open: EACCES; for its user sysctl kernel.perf_event_paranoid=1, for all CAP_PERFMON",
     errno.EPERM: "perf_event_open: EPERM; sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON",
 }
+_FP_MASKS = (0x01, 0x04, 0x10, 0x40, 0x02, 0x08, 0x20, 0x80)
 SPARE = 64  # descriptors left to the rest of the program
 
 
@@ -53,11 +55,25 @@ EVENTS = (
     Event("node-load-misses", CACHE, _NODE | _MISS),
 )
 _OF_THE_KERNEL = frozenset(event.name for event in EVENTS if event.type == SOFTWARE)
-# Loads of the program that were served by its own node's memory, and by another's; config is event | mask << 8.
-LOCAL, REMOTE = "loads from own node", "loads from another node"  # numabench.analysis.diagnosis.remote_share
+# config is event | mask << 8. Intel: mem_load_l3_miss_retired.{local,remote}_dram; longest_lat_cache.miss, with its
+# prefetches but for those into the last cache; fp_arith_inst_retired.{scalar,128b,256b,512b}_{double,single}, masks in
+# the order of FLOPS_OF. AMD from Zen 3 on: ls_dmnd_fills_from_sys and ls_any_fills_from_sys, memory near and far;
+# l2_pf_miss_l2_l3 of the prefetchers of the second cache alone, whose lines are no fills from memory when they are
+# used; fp_ret_sse_avx_ops.all, which does not tell precisions apart. An event that a CPU lacks may open and count 0.
 _RAW = {
-    "GenuineIntel": (Event(LOCAL, RAW, 0x01D3), Event(REMOTE, RAW, 0x02D3)),  # mem_load_l3_miss_retired.*_dram
-    "AuthenticAMD": (Event(LOCAL, RAW, 0x0843), Event(REMOTE, RAW, 0x4043)),  # ls_dmnd_fills_from_sys.dram_io_*
+    "GenuineIntel": (
+        Event(LOCAL, RAW, 0x01D3),
+        Event(REMOTE, RAW, 0x02D3),
+        Event(LINES, RAW, 0x412E),
+        *(Event(name, RAW, mask << 8 | 0xC7) for name, mask in zip(FLOPS_OF, _FP_MASKS, strict=True)),
+    ),
+    "AuthenticAMD": (
+        Event(LOCAL, RAW, 0x0843),
+        Event(REMOTE, RAW, 0x4043),
+        Event(LINES, RAW, 0x4844),
+        Event(PREFETCHED, RAW, 0x1F72),
+        Event(FLOPS, RAW, 0x0F03),
+    ),
 }
 
 

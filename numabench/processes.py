@@ -38,6 +38,7 @@ class _Seen:
         self.first: dict[str, int] | None = None
         self.last: dict[str, int] = {}
         self.moves = 0
+        self.looks = self.blocked = 0  # at it; of these asleep in a futex
         self.at = -1
 
     def rise(self, key: str) -> int | None:
@@ -75,6 +76,7 @@ class Observer:
         self._balancing = self._counters()
         self._faults: dict[int, tuple[int, int]] = {}
         self._maps_seen = False
+        self._sleep_told = False
         self._maps_due = self._began + 2 * STEP_S
         self._looks: list[_Look] = []
         self._counting = counting
@@ -174,6 +176,11 @@ class Observer:
             seen.first = dict.fromkeys(now, 0) if new else now
         elif now["ticks"] > seen.last["ticks"] or now.get("run_ns", 0) > seen.last.get("run_ns", 0):
             seen.cpus[cpu] = seen.cpus.get(cpu, 0) + 1
+        seen.looks += 1
+        if words[0] == "S":
+            place = self._tree.text(f"{path}/wchan")  # the kernel's function it sleeps in; 0 where that is not told
+            self._sleep_told |= place not in (None, "", "0")
+            seen.blocked += "futex" in (place or "")
         seen.moves += seen.at not in (-1, cpu)
         seen.at, seen.last = cpu, now
         return True
@@ -234,6 +241,7 @@ class Observer:
                     cpus=seen.cpus,
                     migrations=seen.moves if moved is None else moved,
                     switches=seen.rise("switches"),
+                    blocked=seen.blocked / seen.looks if self._sleep_told and seen.looks else None,
                 )
             )
             looks = sum(seen.cpus.values())
@@ -247,7 +255,8 @@ class Observer:
         anonymous = pages_seen[""]
         files = {path: pages for path, pages in pages_seen.items() if path and sum(pages.values()) >= LEAST_FILE}
         balancing = {k: v - self._balancing.get(k, v) for k, v in self._counters().items()}
-        pressure = change.memory_pressure_us
+        pressures = (change.cpu_pressure_us, change.memory_pressure_us)
+        cpu_pressure, memory_pressure = (None if us is None else min(1.0, us * 1e-6 / seconds) for us in pressures)
         throttled = change.throttled_us
         return Facts(
             seconds=seconds,
@@ -262,7 +271,8 @@ class Observer:
             steal_share=change.steal_share,
             faults=sum(seen.rise("minor") or 0 for seen in self._threads.values()),
             major_faults=sum(seen.rise("major") or 0 for seen in self._threads.values()),
-            memory_pressure_share=None if pressure is None else pressure * 1e-6 / seconds,
+            cpu_pressure_share=cpu_pressure,
+            memory_pressure_share=memory_pressure,
             balancing={k: v for k, v in balancing.items() if v > 0},
             counters=counted,
             unseen=(*self._unseen(change.throttled_us is None), *counters.unseen(counted)),

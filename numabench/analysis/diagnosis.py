@@ -16,6 +16,8 @@ BUSY = 0.05  # of a CPU: below it a thread's place does not matter
 ELSEWHERE = 0.25  # share of accesses expected to go to another node
 LEAST_BYTES = 16 << 20  # fewer pages are not worth a word
 Cause = Literal["throttled", "stolen", "oversubscribed", "contended", "bouncing", "misplaced", "page cache residue"]
+# Counters of loads that were served by the own node's memory, and by another's.
+LOCAL, REMOTE = "loads from own node", "loads from another node"
 FIRST = ("throttled", "stolen", "oversubscribed", "contended")  # nothing else can be trusted while these last
 
 
@@ -29,6 +31,9 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     cpus: dict[int, int]  # CPU: how often it was seen there
     migrations: int | None  # from CPU to CPU, by the kernel's count, else as seen
     switches: int | None = None  # involuntary
+    blocked: float | None = (
+        None  # share of the looks that found it asleep until another thread wakes it; None: not told
+    )
 
 
 class Counter(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +60,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     steal_share: float | None = None
     faults: int = 0
     major_faults: int = 0
+    cpu_pressure_share: float | None = None  # of the whole system, as all pressure (PSI)
     memory_pressure_share: float | None = None
     balancing: dict[str, int] = {}  # counters of automatic NUMA balancing that rose, of the whole system
     counters: tuple[Counter, ...] = ()
@@ -106,7 +112,7 @@ def busy(facts: Facts) -> list[Thread]:
 def remote_share(counters: Sequence[Counter]) -> float | None:
     """Share of the loads from memory that went to another node, as counted; None where that was not counted."""
     seen = {c.name: c.value for c in counters if c.value is not None}
-    for far, near in (("loads from another node", "loads from own node"), ("node-load-misses", "node-loads")):
+    for far, near in ((REMOTE, LOCAL), ("node-load-misses", "node-loads")):
         if far in seen and near in seen:
             # The generic event counts all such loads, the makers' own only the near ones.
             total = seen[near] + (seen[far] if near != "node-loads" else 0.0)

@@ -164,6 +164,7 @@ def diagnose(
     """
     from numabench import diagnose as diagnosing
     from numabench import record as records
+    from numabench.ceilings import Known
     from numabench.cli.progress import Telling
     from numabench.machine import Machine
     from numabench.reports import verdicts
@@ -172,17 +173,17 @@ def diagnose(
     if bool(command) == (pid is not None):
         raise UsageError("give either --pid N or -- COMMAND")
     watched = parse_seconds(seconds)
-    slower = diagnosing.slower(records.load(file)) if file else {}
+    known = Known.of(records.load(file)) if file else Known()
     machine = Machine.load()
     with Telling() as told:
         found = (
-            diagnosing.diagnose_pid(pid, machine, watched, slower, told)
+            diagnosing.diagnose_pid(pid, machine, watched, known, told)
             if pid is not None
             else diagnosing.diagnose_command(
                 command,
                 machine,
                 watched,
-                slower,
+                known,
                 attempt=not no_try,
                 blocks=blocks,
                 timeout_s=parse_seconds(timeout),

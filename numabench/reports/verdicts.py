@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from numabench.analysis.bounds import FLOPS, FLOPS_OF
 from numabench.analysis.compare import ALPHA, POWER, Change
-from numabench.analysis.diagnosis import Counter, Gain, busy, remote_share
+from numabench.analysis.diagnosis import Counter, Facts, Gain, busy, remote_share
 from numabench.changes import CellChange, Comparison
 from numabench.diagnose import Diagnosis, Tried
 from numabench.trial import Trial
 from numabench.units import format_bytes, format_count, format_numbers, format_value
 
+_SCALED = {"slower": "slower, so its threads help", "undecided": "the runs differ too much; more --blocks"}
 ALL_OF_IT = 0.99  # a counter that ran for so much of the time needed no scaling
 ORDER = ("worse", "better", "small change", "no detectable change", "equivalent", "not comparable")
 
@@ -154,6 +156,7 @@ def diagnosis(found: Diagnosis) -> list[str]:
     used = f"CPUs used {format_numbers(cpus) or 'none'} of {format_numbers(facts.allowed)}"
     lines += ["", f"{used}, {moves} changes of CPU, {facts.faults} page faults ({facts.major_faults} from disk)"]
     lines += counted(facts.counters)
+    lines += pressure(facts)
     if facts.balancing:
         lines.append("NUMA balancing, whole system: " + ", ".join(f"{k} {v}" for k, v in facts.balancing.items()))
     standing = found.standing()
@@ -171,6 +174,7 @@ def diagnosis(found: Diagnosis) -> list[str]:
             lines.append(f"    change: {finding.change}")
     if found.findings and found.healthy:
         lines.append("Healthy: no cause survived being tried")
+    lines += _bounds(found)
     lines += ["", "Not seen", *(f"  {line}" for line in facts.unseen)]
     return lines
 
@@ -178,7 +182,10 @@ def diagnosis(found: Diagnosis) -> list[str]:
 def counted(counters: Sequence[Counter]) -> list[str]:
     """What was counted, and the ratios that people look at."""
     seen = {c.name: c.value for c in counters if c.value is not None}
-    said = [f"{name} {format_count(value)}" for name, value in seen.items() if value and name != "task-clock"]
+    flops = sum(value * _lanes(name) for name, value in seen.items())
+    shown = {name: value for name, value in seen.items() if name != "task-clock" and not _lanes(name)}
+    shown |= {"flops": flops} if flops else {}
+    said = [f"{name} {format_count(value)}" for name, value in shown.items() if value]
     said[:0] = [f"task-clock {seen['task-clock'] * 1e-9:.2f} s"] if "task-clock" in seen else []
     rates = []
     if seen.get("instructions") and seen.get("cycles"):
@@ -193,6 +200,36 @@ def counted(counters: Sequence[Counter]) -> list[str]:
     lines = [f"counted: {', '.join(said)}"] if said else []
     lines += [f"  {', '.join(rates)}"] if rates else []
     return lines + ([f"  scaled, since counted for a part of the time only: {', '.join(shared)}"] if shared else [])
+
+
+def _lanes(name: str) -> int:
+    """Flops that a count of an event stands for; 0 for an event of something else."""
+    return FLOPS_OF[name][1] if name in FLOPS_OF else int(name == FLOPS)
+
+
+def pressure(facts: Facts) -> list[str]:
+    """PSI over the time watched."""
+    shares = {"CPU": facts.cpu_pressure_share, "memory": facts.memory_pressure_share}
+    told = [f"{name} {share:.0%}" for name, share in shares.items() if share is not None]
+    return [f"pressure (PSI), whole system: some task waited for {', '.join(told)} of the time"] if told else []
+
+
+def _bounds(found: Diagnosis) -> list[str]:
+    """What it runs against, apart from faults; the figures where there is no bound; the try with half its threads."""
+    if not found.healthy:
+        return []  # what is in its way comes first
+    lines = ["", "What bounds it"] if found.bounds or found.figures or found.halved else []
+    for bound in found.bounds:
+        gain = f"; at most {bound.gain:.2f}x to gain" if bound.gain else ""
+        lines.append(f"  {bound.cause}{' (proven)' * bound.proven}: {bound.evidence}{gain}")
+        lines.append(f"    change: {bound.change}")
+    said = " ".join(bound.evidence for bound in found.bounds)
+    lines += [f"  {figure}" for figure in found.figures if figure not in said]
+    if found.halved and found.halved.outcome == "not tried":
+        lines.append(f"  half of its threads not tried: {found.halved.reason}")
+    elif found.halved and found.halved.outcome in ("slower", "undecided"):
+        lines.append(f"  half of its threads: {_SCALED[found.halved.outcome]}")
+    return lines
 
 
 def _gain(gain: Gain) -> list[str]:

@@ -8,16 +8,21 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from numabench import diagnose
 from numabench.analysis import compare, stats
+from numabench.analysis.diagnosis import Facts, Thread
+from numabench.commands import Arm, Block, Run
 from numabench.diagnose import judged
 from numabench.machine import Machine
 from numabench.processes import Observer
 from tests.cli import fails_in_one_line
+from tests.fakes import many
 
 WORK = "for _ in range(600): sum(range(100000))"
 PYTHON = (sys.executable, "-S", "-E", "-c")
@@ -106,6 +111,89 @@ def test_more_threads_than_cpus_are_found_and_fewer_are_faster() -> None:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs to hop between")
 def test_a_thread_that_hops_is_found_and_to_stay_is_faster() -> None:
     helps(tried("bouncing", (*PYTHON, HOP), ()))
+
+
+# Threads that only stand in each other's way: n of them take n times as long as one.
+TOO_MANY = """
+import os, time
+team = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+for me in range(team):
+    if not os.fork():
+        while time.process_time() < 0.25 * team: pass
+        os._exit(0)
+for me in range(team): os.wait()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs for two threads")
+def test_a_program_that_is_faster_with_half_of_its_threads_is_healthy_but_bound_by_them() -> None:
+    words = [sys.executable, "-m", "numabench", "diagnose", "--json", "--", *PYTHON, TOO_MANY]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    found = json.loads(done.stdout)
+    if found["findings"]:  # others have the CPUs: then nothing else is tried or judged
+        assert (done.returncode, found["bounds"]) == (1, [])
+        assert "comes first" in found["halved"]["reason"]
+        return
+    assert done.returncode == 0, "a bound is no fault"
+    assert found["halved"]["outcome"] == "faster", found["halved"]
+    assert [(b["cause"], b["proven"]) for b in found["bounds"]] == [("synchronisation", True)]
+
+
+def calm(threads: int) -> Facts:
+    run = tuple(Thread(tid=n, name="t", run_s=1.0, wait_s=0.0, cpus={n % 2: 9}, migrations=0) for n in range(threads))
+    return Facts(seconds=1.0, threads=run, allowed=(0, 1), run_by_node={0: 1.0 * threads}, anonymous={}, files={})
+
+
+class Ran:
+    """Stands for the runner: walls of the command as it is and with half of its threads."""
+
+    def __init__(self, whole: float, half: float) -> None:
+        self.walls = (whole, half)
+
+    def blocks(self, arms: Sequence[Arm], most: int, warm: bool) -> Iterator[Block]:
+        assert not warm
+        for number in range(most):
+            walls = [wall * (1 + 0.001 * (-1) ** number) for wall in self.walls]
+            yield Block(number=number, runs={a.name: ran(wall) for a, wall in zip(arms, walls, strict=True)})
+
+
+def ran(wall_s: float) -> Run:
+    return Run(arm="", block=0, position=0, wall_s=wall_s, user_s=1, system_s=0, peak_bytes=1, value=wall_s)
+
+
+@pytest.mark.parametrize(
+    ("once", "left", "blocks", "outcome", "said"),
+    [
+        (1.9, 2, None, "slower", ""),
+        (0.6, 4, None, "not tried", "follows neither"),
+        (None, 2, None, "not tried", "did not end"),
+        (1.1, 2, (1.0, 0.8), "faster", ""),
+        (0.9, 2, (1.0, 1.5), "slower", ""),
+        (1.1, 2, (1.0, 1.001), "as fast", ""),
+    ],
+)
+def test_half_of_the_threads_once_then_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+    once: float | None,
+    left: int,
+    blocks: tuple[float, float] | None,
+    outcome: str,
+    said: str,
+) -> None:
+    def observed(runner: Any, changed: Arm, *rest: object) -> tuple[Facts, Run | None]:
+        assert changed.variables["OMP_NUM_THREADS"] == "2"
+        assert len(changed.cpus) == 1, "half of the two CPUs it used"
+        return calm(left), None if once is None else ran(once)
+
+    monkeypatch.setattr(diagnose, "_observed", observed)
+    runner: Any = Ran(*blocks) if blocks else None
+    machine = many(nodes=1, packages=1)
+    found = diagnose._halve(runner, Arm(name="a", command=("x",)), calm(4), 1.0, machine, 1.0, 6, None)
+    assert found.outcome == outcome, found
+    assert said in found.reason
+    if blocks:
+        assert found.ci is not None
+        assert found.ratio == pytest.approx(blocks[1] / blocks[0])
 
 
 def change(*logs: float) -> compare.Change:

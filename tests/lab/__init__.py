@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Described NUMA machines, booted in QEMU under software emulation (see docs/lab.md)."""
 
-from .errors import BootError, LabError, MissingTool, TimeLimit
+from .errors import BootError, LabError, MissingTool, Stuck, TimeLimit
 from .machines import MACHINES, Machine, Node, Penalties
 from .vm import Result, boot
 
@@ -14,6 +14,7 @@ __all__ = [
     "Node",
     "Penalties",
     "Result",
+    "Stuck",
     "TimeLimit",
     "boot",
 ]

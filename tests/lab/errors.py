@@ -46,6 +46,10 @@ class TimeLimit(BootError):
     """The machine was killed because its time limit ran out."""
 
 
+class Stuck(BootError):
+    """The machine was killed because its kernel said that a CPU stood still: the emulator's or the host's doing."""
+
+
 def find_tools(*names: str) -> dict[str, str]:
     """Paths of the named programs.
 

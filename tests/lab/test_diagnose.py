@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from . import MACHINES, boot
+from . import MACHINES, Stuck, boot
 
 pytestmark = pytest.mark.lab
 
@@ -52,20 +52,25 @@ def penalised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     model.write_bytes(bytes(range(2, 256)) * ((24 << 20) // 254))
     machine = MACHINES["TWO_NODES"].penalised(((3000, 12000), (12000, 3000)))
     command = [sys.executable, "-m", "tests.lab.planted", "moved"]
-    result = boot(machine, command, timeout=1200, environment={"LAB_MODEL": str(model)})
+    environment = {"LAB_MODEL": str(model)}
+    try:
+        result = boot(machine, command, timeout=1200, environment=environment)
+    except Stuck as error:  # says nothing of numabench
+        print(error)
+        result = boot(machine, command, timeout=1200, environment=environment)
     assert result.status == 0, result
     return json.loads(result.stdout)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
-    ("planted", "cause", "how"),
+    ("planted", "cause", "how", "predicted"),
     [
-        ("wrong node", "misplaced", "moved to node 0"),
-        ("residue", "page cache residue", "dropped from the page cache and read in on node 0"),
+        ("wrong node", "misplaced", "moved to node 0", "at_most_after"),
+        ("residue", "page cache residue", "dropped from the page cache and read in on node 0", "at_most"),
     ],
 )
 def test_the_gain_of_near_pages_is_the_one_predicted(
-    penalised: dict[str, Any], planted: str, cause: str, how: str
+    penalised: dict[str, Any], planted: str, cause: str, how: str, predicted: str
 ) -> None:
     """Both programs do nothing but wait for these pages, so what is predicted at most is what there is to gain."""
     found = penalised[planted]
@@ -74,7 +79,7 @@ def test_the_gain_of_near_pages_is_the_one_predicted(
     assert (finding["cause"], tried["outcome"]) == (cause, "proven"), found
     assert how in tried["what"], found
     assert finding["gain"]["penalty"] == pytest.approx(4, rel=0.1), "what the machine's description says"
-    assert tried["predicted"] == finding["gain"]["at_most_after"]
+    assert tried["predicted"] == finding["gain"][predicted]
     # The host may be busy: it is the measured gain's interval that has to reach the prediction, and not to exceed it.
     least, most = (1 / bound for bound in reversed(tried["ci"]))
     assert 1 < least < 1.05 * tried["predicted"], found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .errors import BootError, TimeLimit
+from .errors import BootError, Stuck, TimeLimit
 from .guest import Facts, facts
 from .machines import MACHINES
 from .vm import PROJECT, boot
@@ -119,6 +119,15 @@ def test_the_time_limit_kills_and_keeps_what_was_written(tmp_path: Path) -> None
     assert len(alive) == 1
     assert len(alive[0]) == 1
     assert _machines_of(tmp_path) == []
+
+
+def test_a_machine_that_stands_still_is_killed_at_once_and_one_that_did_is_not(tmp_path: Path) -> None:
+    says = "echo '<0>watchdog: BUG: soft lockup - CPU#1 stuck for {}s! [python:140]' > /dev/kmsg; echo said; sleep {}"
+    with pytest.raises(Stuck, match="ONE_NODE: killed: its CPU 1 stood still for 143 s") as caught:
+        boot(ONE_NODE, ["sh", "-c", says.format(143, 600)], timeout=100, scratch=tmp_path)
+    assert caught.value.stdout == "said\n"
+    assert _machines_of(tmp_path) == []
+    assert boot(ONE_NODE, ["sh", "-c", says.format(26, 1)], timeout=100).status == 0
 
 
 def test_no_machine_outlives_its_starter(tmp_path: Path) -> None:

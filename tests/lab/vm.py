@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import image
-from .errors import BootError, LabError, TimeLimit, find_tools
+from .errors import BootError, LabError, Stuck, TimeLimit, find_tools
 from .machines import Machine, Penalties
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -24,9 +24,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 CONTROL = "/run/numabench-lab"
 SHARE = "trans=virtio,version=9p2000.L,msize=1048576,cache=none"
 POLL_S = 0.05
+TAIL_CHARS = 4096  # of the console that are looked through
 LINE_BYTES = 64
 # A link may catch up on so much lost time: the host may keep the virtual CPUs that use it from running.
 BURST_S = 1e-3
+# Now and then QEMU loses the timer of a virtual CPU, and all others wait for it for good. A host that was only paused
+# goes on, so a short standstill is none.
+STUCK = re.compile(r"soft lockup - CPU#(\d+) stuck for (\d+)s")
+STUCK_S = 120
 PLUGIN_QEMU = {(7, 2)}
 
 
@@ -56,8 +61,9 @@ def boot(
     same path, also in $LAB_SCRATCH) to leave files in. `stream` is given output as it comes, both streams.
     `environment` is added to the guest's. `timeout` is in seconds, the boot included.
 
-    Raises BootError when no exit status came back, TimeLimit when the machine had to be killed, MissingTool,
-    LabError. A status other than 0 is not an error.
+    Raises BootError when no exit status came back, TimeLimit when the machine had to be killed, Stuck when it was
+    because it stood still (nothing but to boot it again helps), MissingTool, LabError. A status other than 0 is no
+    error.
     """
     if not command:
         raise LabError("no command to run")
@@ -73,6 +79,9 @@ def boot(
         ended = _supervise(argv, control, start + timeout, stream)
         seconds = time.monotonic() - start
         console, out, err = ((control / name).read_text(errors="replace") for name in ("console", "stdout", "stderr"))
+        stuck = _stuck(console)
+        if stuck and not (control / "status").exists():
+            raise Stuck(f"{machine.name}: {stuck}", console, out, err)
         if not ended:
             raise TimeLimit(f"{machine.name}: killed after {timeout:g} s", console, out, err)
         try:
@@ -202,19 +211,27 @@ def plugin_arguments(machine: Machine, penalties: Penalties) -> list[str]:
     return arguments
 
 
+def _stuck(console: str) -> str:
+    """Which CPU the guest's kernel said to stand still for too long; empty when none did."""
+    long = [(cpu, seconds) for cpu, seconds in STUCK.findall(console) if int(seconds) >= STUCK_S]
+    return f"killed: its CPU {long[-1][0]} stood still for {long[-1][1]} s; boot it again" if long else ""
+
+
 def _supervise(argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None) -> bool:
-    """Run QEMU to its end, passing output on as it comes; False when it had to be killed at `deadline`."""
+    """Run QEMU to its end, passing output on as it comes; False when it had to be killed: at `deadline`, or stuck."""
     with (
         open(control / "qemu", "wb") as complaints,
         open(control / "stdout", errors="replace") as out,
         open(control / "stderr", errors="replace") as err,
+        open(control / "console", errors="replace") as console,
     ):
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
         )
         try:
-            ended = False
-            while not ended and time.monotonic() < deadline:
+            ended, said = False, ""
+            while not ended and not _stuck(said) and time.monotonic() < deadline:
+                said = (said + console.read())[-TAIL_CHARS:]
                 try:
                     process.wait(POLL_S)
                     ended = True

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A diagnosis in words: bounds apart from faults."""
+
+from __future__ import annotations
+
+import msgspec
+
+from numabench.analysis.bounds import Bound, Halved
+from numabench.analysis.diagnosis import Counter, Facts, Finding
+from numabench.diagnose import Diagnosis
+from numabench.reports import verdicts
+
+FACTS = Facts(
+    seconds=1.0,
+    threads=(),
+    allowed=(0,),
+    run_by_node={0: 1.0},
+    anonymous={0: 1 << 20},
+    files={},
+    cpu_pressure_share=0.25,
+    memory_pressure_share=0.0,
+    balancing={"numa_pages_migrated": 7},
+    unseen=("something",),
+)
+FULL = Bound(cause="bandwidth", evidence="38 GB/s, 95% of 40 GB/s", change="fewer bytes", share=0.95, gain=1.5)
+SOUND = Diagnosis(
+    target="x",
+    facts=FACTS,
+    findings=(),
+    tried=(),
+    healthy=True,
+    bounds=(FULL,),
+    figures=("38 GB/s, 95% of 40 GB/s", "3% of the peak"),
+    halved=Halved(outcome="slower", ratio=1.9, threads=4, half=2),
+)
+
+
+def test_a_bound_stands_apart_from_healthy_with_its_figures() -> None:
+    lines = verdicts.diagnosis(SOUND)
+    assert any(line.startswith("Healthy") for line in lines)
+    after = lines[lines.index("What bounds it") :]
+    assert after[1:5] == [
+        "  bandwidth: 38 GB/s, 95% of 40 GB/s; at most 1.50x to gain",
+        "    change: fewer bytes",
+        "  3% of the peak",
+        "  half of its threads: slower, so its threads help",
+    ]
+    assert "pressure (PSI), whole system: some task waited for CPU 25%, memory 0% of the time" in lines
+    assert "NUMA balancing, whole system: numa_pages_migrated 7" in lines
+
+
+def test_while_something_is_in_its_way_bounds_are_not_shown() -> None:
+    finding = Finding(cause="throttled", evidence="stopped", change="more")
+    lines = verdicts.diagnosis(msgspec.structs.replace(SOUND, findings=(finding,), healthy=False))
+    assert "What bounds it" not in lines
+
+
+def test_flops_are_told_as_one_figure() -> None:
+    both = [Counter(name="f64 by 4", value=1e9, counted=1.0), Counter(name="f32 by 8", value=1e9, counted=1.0)]
+    (line,) = verdicts.counted(both)
+    assert line == "counted: flops 12.0 G"
