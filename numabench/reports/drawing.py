@@ -9,6 +9,7 @@ from typing import NamedTuple
 from numabench.experiments.base import paired
 from numabench.machine import Machine, Node
 from numabench.record import Record
+from numabench.reports.words import LEAST_SPAN
 from numabench.series import Series
 from numabench.units import format_bytes, format_numbers
 
@@ -106,13 +107,13 @@ def draw(record: Record) -> Drawing:
     for n, node in enumerate(nodes):
         angle = math.pi + 2 * math.pi * (n - (0 if len(nodes) <= 2 else 0.5)) / max(len(nodes), 1)
         place[node.id] = (width / 2 + rx * math.cos(angle), height / 2 + ry * math.sin(angle))
-    low, high = (min(ratios.values()), max(ratios.values())) if ratios else (1.0, 1.0)
+    worst = max(1 + LEAST_SPAN, *ratios.values()) if ratios else 1 + LEAST_SPAN
     links = []
     for i, j in sorted({(min(pair), max(pair)) for pair in ratios}):
         both = [ratios[pair] for pair in ((i, j), (j, i)) if pair in ratios]
         if i not in place or j not in place:
             continue
-        share = (max(both) - low) / (high - low) if high > low * 1.01 else 0.0
+        share = (max(both) - 1) / (worst - 1)
         said = f"node {i} to node {j}: " + " and back ".join(f"{ratio:.2f}x" for ratio in both)
         label = f"{max(both):.2f}x" if len(nodes) <= LABELLED else ""
         links.append((share, Link(*place[i], *place[j], colour(share), label, said)))
@@ -128,7 +129,7 @@ def draw(record: Record) -> Drawing:
         for node in nodes
     ]
     what = "distance as the firmware claims it, over 10" if slit else "latency over local"
-    legend = f"{what}: {low:.2f}x to {high:.2f}x" if ratios else ""
+    legend = f"{what}: 1.00x to {worst:.2f}x" if ratios else ""
     ordered = [link for _, link in sorted(links, key=lambda item: item[0])]
     return Drawing(
         width,

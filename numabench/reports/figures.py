@@ -23,6 +23,7 @@ COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#8866cc", "#998800", "#3
 WIDTH, HEIGHT, SMALL = 520, 260, 230
 WIDE_LABELS = {"labelLimit": 190, "minExtent": 235}  # the reader's font may be wider than the one that was measured
 MOST_CURVES = MOST_TICKS = 8
+HEAT = {"domain": [0, 1], "range": ["#e6f0f5", "#d9642c"]}
 IN_BINARY = " : ".join(
     [
         *(
@@ -160,11 +161,12 @@ def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec, marks: Seq
 
 def heat(table: Table) -> Spec | None:
     """A matrix as coloured cells, for export; the page shows it as a table."""
+    shades = words.shades(table)
     cells = [
         {
             "row": name,
             "column": column,
-            "value": cell.value,
+            "value": None if cell.value is None else shades.get(id(cell), 0.0),
             "text": words.short(cell),
             "said": f"{name}, {column}: {words.figure(cell, table.unit)}",
         }
@@ -173,7 +175,6 @@ def heat(table: Table) -> Spec | None:
     ]
     if not table.matrix or not any(cell["value"] is not None for cell in cells):
         return None
-    ends = ["#e6f0f5", "#d9642c"] if table.better == "low" else ["#d9642c", "#e6f0f5"]
     head = {"type": "nominal", "sort": None, "title": None}
     side = 58 if len(table.columns) <= 8 else 40
     return {
@@ -189,7 +190,7 @@ def heat(table: Table) -> Spec | None:
             {
                 "mark": "rect",
                 "encoding": {
-                    "color": {"field": "value", "type": "quantitative", "legend": None, "scale": {"range": ends}},
+                    "color": {"field": "value", "type": "quantitative", "legend": None, "scale": HEAT},
                     "description": {"field": "said"},
                 },
             },
@@ -396,5 +397,4 @@ def all_of(record: Record, tables: Sequence[Table]) -> dict[str, Spec]:
 
 def cells(table: Table) -> Iterator[Cell]:
     """All cells of a table."""
-    for _, row in table.rows:
-        yield from row
+    return (cell for _, row in table.rows for cell in row)

@@ -132,9 +132,9 @@ def shades(table: Table) -> dict[int, float]:
     values = [value for _, value in known]
     if not table.matrix or len(set(values)) < 2:
         return {}
-    low = min(values)
-    span = max(max(values) - low, LEAST_SPAN * low)  # a per cent of difference is not painted as a fault
-    return {key: (v - low) / span if table.better == "low" else 1 - (v - low) / span for key, v in known}
+    low, high = min(values), max(values)
+    best, span = low if table.better == "low" else high, max(high - low, LEAST_SPAN * low)
+    return {key: abs(v - best) / span for key, v in known}  # a per cent of difference is not painted as a fault
 
 
 def summary(tables: Sequence[Table]) -> list[str]:

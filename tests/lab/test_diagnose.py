@@ -63,16 +63,19 @@ def penalised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("planted", "cause", "how", "predicted"),
+    ("planted", "cause", "how", "predicted", "reached"),
     [
-        ("wrong node", "misplaced", "moved to node 0", "at_most_after"),
-        ("residue", "page cache residue", "dropped from the page cache and read in on node 0", "at_most"),
+        ("wrong node", "misplaced", "moved to node 0", "at_most_after", 0.75),
+        ("residue", "page cache residue", "dropped from the page cache and read in on node 0", "at_most", 0.95),
     ],
 )
 def test_the_gain_of_near_pages_is_the_one_predicted(
-    penalised: dict[str, Any], planted: str, cause: str, how: str, predicted: str
+    penalised: dict[str, Any], planted: str, cause: str, how: str, predicted: str, reached: float
 ) -> None:
-    """Both programs do nothing but wait for these pages, so what is predicted at most is what there is to gain."""
+    """Both programs do nothing but wait for these pages once they are all there, so that much is there to gain.
+
+    To move them takes time as well; a file that was read in right saves time from the first lap on.
+    """
     found = penalised[planted]
     print(found["words"])
     finding, tried = found["findings"][0], found["tried"][0]
@@ -83,4 +86,4 @@ def test_the_gain_of_near_pages_is_the_one_predicted(
     # The host may be busy: it is the measured gain's interval that has to reach the prediction, and not to exceed it.
     least, most = (1 / bound for bound in reversed(tried["ci"]))
     assert 1 < least < 1.05 * tried["predicted"], found
-    assert most > 0.75 * tried["predicted"], found
+    assert most > reached * finding["gain"]["at_most_after"], found

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from numabench import session
 from numabench.cli import cli
 from numabench.errors import UsageError
 from numabench.record import Record, save
-from numabench.reports import drawing, figures, html
+from numabench.reports import drawing, figures, html, words
 from numabench.series import Cell, Options, Table
 from tests.fakes import Fake, many, two_nodes
 
@@ -114,6 +115,45 @@ def test_drawing_colours_the_worst_link_and_names_it(record: Record) -> None:
     assert drawn.links[0].label.startswith("1.9")
     one = session.run(["stride"], Options(profile="quick"), machine=two_nodes(), backend=Fake())
     assert "firmware" in drawing.draw(one).legend
+
+
+@pytest.mark.parametrize("better", ["low", "high"])
+def test_noise_is_not_painted_as_a_fault(better: Literal["low", "high"]) -> None:
+    def shades(*values: float) -> list[float]:
+        row = tuple(Cell(value=value) for value in values)
+        columns = tuple(map(str, range(len(row))))
+        table = Table(
+            experiment="x",
+            title="x",
+            unit="",
+            better=better,
+            corner="",
+            columns=columns,
+            rows=(("0", row),),
+            matrix=True,
+        )
+        spec = figures.heat(table)
+        assert spec
+        found = list(words.shades(table).values())
+        assert [cell["value"] for cell in spec["data"]["values"]] == found, "the exported figure has the same colours"
+        return found
+
+    assert max(shades(200, 199, 201, 202)) < 0.1
+    assert sorted(shades(100, 200)) == [0, 1]
+    assert shades(100, 200) == ([0, 1] if better == "low" else [1, 0])
+
+
+def test_links_are_coloured_from_no_penalty_on() -> None:
+    def drawn(penalty: float) -> set[str]:
+        fake = Fake(truth=lambda case: 100.0 * (penalty if case.initiator != case.target else 1.0))
+        record = session.run(["latency"], Options(profile="quick"), machine=many(4), backend=fake)
+        return {link.colour for link in drawing.draw(record).links}
+
+    red, _, blue = (int(part) for part in next(iter(drawn(1.0))).removeprefix("rgb(").removesuffix(")").split(","))
+    assert blue > red, "no penalty, whatever the noise"
+    for colour in drawn(1.9):
+        red, _, blue = (int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+        assert red > 2 * blue, "all are bad, whatever the noise"
 
 
 def test_figures_as_files(record: Record, tmp_path: Path) -> None:
