@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from msgspec.structs import replace
+
 from numabench.experiments import base
 from numabench.jobs.sync import bytes_needed
 from numabench.machine import Machine
@@ -16,10 +18,11 @@ SIZES = {"quick": (8 << 10, 512 << 10), "standard": (8 << 10, 64 << 10, 512 << 1
 BARRIERS, REDUCES, CROWDED = 1000, 100, 20  # rounds a sample; crowded teams lose a time slice a round
 # One step of a decoder: per layer so many barriers and all-reduces, of one token's activations, and so many layers.
 STEP_BARRIERS, STEP_REDUCES, STEP_BYTES, LAYERS = 5, 2, 8 << 10, 32
+PIPES = ", processes with pipes"
 
 
 class Sync:
-    """Teams of growing span meet at barriers, spinning or sleeping; ranks add up vectors in shared memory."""
+    """Teams of growing span meet at barriers, spinning or sleeping; ranks add up vectors, by memory or pipes."""
 
     name = "sync"
     question = "What do a barrier and an all-reduce cost inside an L3, a node, across nodes?"
@@ -46,6 +49,8 @@ class Sync:
             for name, cpus in self._ranks(machine, options).items():
                 for size in SIZES.get(options.profile, SIZES["standard"]):
                     yield self._case(machine, options, name, cpus, "allreduce_f32", REDUCES, "spin", size)
+                    whole = self._case(machine, options, name + PIPES, cpus, "allreduce_f32", REDUCES, "read", size)
+                    yield replace(whole, target=None, bytes=2 * size, job="pipes")
 
     def _spans(self, machine: Machine, options: Options) -> dict[str, tuple[int, ...]]:
         """Teams of one thread a core: the first L3, the first node, two nodes of each class, all nodes."""
@@ -139,16 +144,27 @@ class Sync:
             tables.append(
                 Table(
                     experiment=self.name,
-                    title="All-reduce in shared memory, us",
+                    title="All-reduce, us; in shared memory unless said",
                     unit="us",
                     better="low",
                     corner="",
                     columns=tuple(format_bytes(size) for size in sizes),
                     rows=tuple((name, tuple(base.cell(at.get((name, z)), first[z]) for z in sizes)) for name in names),
-                    meaning=() if barriers else ("Each result was compared with the sum of the inputs.",),
+                    meaning=(*self._by_pipes(at), "Each result was compared with the sum of the inputs."),
                 )
             )
         return tables
+
+    def _by_pipes(self, at: dict[tuple[str, int], Series]) -> Iterator[str]:
+        """What it costs that two ranks share no memory."""
+        for (name, size), s in at.items():
+            twin = at.get((name.removesuffix(PIPES), size))
+            ratio = base.paired(s, twin) if twin and twin is not s else None
+            if ratio:
+                yield (
+                    f"{name.removesuffix(PIPES)}, {format_bytes(size)}: through pipes between processes it takes "
+                    f"{base.in_words(ratio)} of shared memory."
+                )
 
     def _words(self, barriers: Sequence[Series], series: Sequence[Series]) -> Iterator[str]:
         at = {(str(s.case.params["span"]), str(s.case.params["wait"])): s for s in barriers if s.usable}
@@ -160,7 +176,8 @@ class Sync:
                 yield f"{span}: spinning in the barrier takes {base.in_words(back)} of sleeping."
             elif ratio:
                 yield f"{span}: sleeping in the barrier takes {base.in_words(ratio)} of spinning."
-        reduce = {str(s.case.params["span"]): s for s in series if s.case.params.get("size") == STEP_BYTES and s.usable}
+        shared = [s for s in series if s.case.params.get("size") == STEP_BYTES and s.usable and s.case.job != "pipes"]
+        reduce = {str(s.case.params["span"]): s for s in shared}
         spans = [s for s in barriers if s.case.params["wait"] == "spin" and "crowded" not in str(s.case.params["span"])]
         known = [s for s in spans if s.usable]
         if known and reduce:
