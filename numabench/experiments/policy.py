@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from numabench.errors import UsageError
 from numabench.experiments import base
@@ -14,14 +15,17 @@ from numabench.series import Case, Cell, Options, Series, Table
 from numabench.units import format_bytes, format_numbers
 
 ONE_NODE = ("main", "workers")
+# A decoder streams its weights, every thread its slice; a recommender looks up rows all over its tables.
+KERNELS = {"read": "Weights of one instance", "gather": "Tables of one instance"}
+ROW_BYTES = 512  # 128 numbers of 4 bytes, as in DLRM
 
 
 class Policy:
-    """A team over several nodes streams weights, every thread its own slice, as a decoder does in each step."""
+    """A team over several nodes streams weights, every thread its own slice, or looks up rows anywhere in tables."""
 
     name = "policy"
     question = "One instance spans nodes: where should its weights live?"
-    families: tuple[str, ...] = ("stream",)
+    families: tuple[str, ...] = ("stream", "gather")
     standard = False
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
@@ -29,9 +33,10 @@ class Policy:
         return None
 
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
-        """All nodes together and two of each class, by every policy; quick: all nodes only."""
-        if options.kernels and options.kernels != ("read",):
-            raise UsageError(f"--kernel {', '.join(options.kernels)}: policy measures read")
+        """All nodes together and two of each class, by every policy; quick: all nodes and streams only."""
+        if not set(options.kernels) <= KERNELS.keys():
+            raise UsageError(f"--kernel {', '.join(options.kernels)}: policy measures {' and '.join(KERNELS)}")
+        chosen = options.kernels or tuple(KERNELS)[: 1 if options.profile == "quick" else None]
         usable = {(i, j) for i, j, why in base.pairs(machine, options) if not why}
         nodes = tuple(dict.fromkeys(i for i, j in usable if i == j))
         nodes = tuple(sorted(nodes))
@@ -43,13 +48,13 @@ class Policy:
             for _, j, _ in base.local_and_far(machine, options)[1:]:
                 pair = (nodes[0], j)
                 spans += [pair] if j in nodes and pair != nodes else []
-        for span in spans:
+        for kernel, span in product(chosen, spans):
             cpus = tuple(cpu for node in span for cpu in base.team(machine, options, node))
             sizes = [base.size_for(machine, options, node, cpus, 100 * base.MIB * len(cpus)) for node in span]
             for how in WEIGHTS:
                 yield Case(
                     experiment=self.name,
-                    kernel="read",
+                    kernel=kernel,
                     unit="GB/s",
                     better="high",
                     cpus=cpus,
@@ -58,7 +63,8 @@ class Policy:
                     tier=options.tier,
                     bytes=min(size for size, _ in sizes),
                     cache_suspect=any(suspect for _, suspect in sizes),
-                    params={"weights": how, "span": format_numbers(span)},
+                    params={"weights": how, "span": format_numbers(span)}
+                    | ({"row": ROW_BYTES} if kernel == "gather" else {}),
                     job="policy",
                     unavailable=self._missing(machine, span, how),
                 )
@@ -72,15 +78,15 @@ class Policy:
         return f"weighted interleaving needs Linux 6.9, this is {machine.kernel}" if old and how == "weighted" else ""
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
-        """One table per span: policies down; the ratio is to what a naive program does."""
+        """One table per kind of data and span: policies down; the ratio is to what a naive program does."""
         tables = []
-        for span in dict.fromkeys(str(s.case.params["span"]) for s in series):
-            mine = [s for s in series if s.case.params["span"] == span]
+        for kernel, span in dict.fromkeys((s.case.kernel, str(s.case.params["span"])) for s in series):
+            mine = [s for s in series if (s.case.kernel, s.case.params["span"]) == (kernel, span)]
             naive = next((s for s in mine if s.case.params["weights"] == "main"), mine[0])
             tables.append(
                 Table(
                     experiment=self.name,
-                    title=f"Weights of one instance over node{'s' * (',' in span or '-' in span)} {span}, GB/s read",
+                    title=f"{KERNELS[kernel]} over node{'s' * (',' in span or '-' in span)} {span}, GB/s read",
                     unit="GB/s",
                     better="high",
                     corner="weights",
@@ -114,7 +120,8 @@ class Policy:
         ratio = base.paired(best, naive) if best else None
         if best and ratio:
             how = WEIGHTS[str(best.case.params["weights"])]
-            yield f"Over {span}, best: {how}, {base.in_words(ratio)} of weights that the main thread touched first."
+            what = KERNELS[best.case.kernel].split()[0].lower()
+            yield f"Over {span}, best: {how}, {base.in_words(ratio)} of {what} that the main thread touched first."
         copies = next((s for s in known if s.case.params["weights"] == "replicate"), None)
         spread = next((s for s in known if s.case.params["weights"] == "interleave"), None)
         ratio = base.paired(copies, spread) if copies and spread else None

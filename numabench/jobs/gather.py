@@ -14,7 +14,7 @@ from numabench.machine import Machine
 from numabench.memory import Buffer
 from numabench.series import Case
 
-__all__ = ["buffers", "prepare", "row_numbers", "seconds"]
+__all__ = ["buffers", "lookups", "prepare", "row_numbers", "seconds"]
 
 # Row numbers per thread: 4 MiB that stream from the thread's own node. No row comes twice before all have come.
 NUMBERS, BLOCK, FIXED_ROWS = 1 << 20, 4096, 1 << 18
@@ -41,26 +41,30 @@ def row_numbers(stack: ExitStack, machine: Machine, cpu: int, rows: int, seed: i
     return region, count
 
 
+def lookups(
+    bench: Bench, stack: ExitStack, case: Case, part: int, table: _core.Region, seed: int, fixed: bool
+) -> _core.Work:
+    """What thread ``part`` of the case does with rows of ``row`` bytes of a table, independent of each other."""
+    row = int(case.params["row"])
+    numbers, count = row_numbers(stack, bench.machine, case.cpus[part], table.bytes // row, seed)
+    return _core.Work(
+        kernels.kernel(case.kernel, case.tier),
+        a=(table, 0),
+        b=(numbers, 0),
+        bytes=table.bytes,
+        stride=row,
+        k=count,
+        scalar=-1.0,
+        seed=seed,
+        block=BLOCK,
+        loops=FIXED_ROWS if fixed else 0,
+    )
+
+
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """Rows of ``row`` bytes, independent of each other."""
-    kernel, row = kernels.kernel(case.kernel, case.tier), int(case.params["row"])
-    works = []
-    for part, cpu in enumerate(case.cpus):
-        table = buffers[part % len(buffers)].region
-        numbers, count = row_numbers(stack, bench.machine, cpu, table.bytes // row, seed + part)
-        loops = FIXED_ROWS if fixed else 0
-        works.append(
-            _core.Work(
-                kernel,
-                a=(table, 0),
-                b=(numbers, 0),
-                bytes=table.bytes,
-                stride=row,
-                k=count,
-                scalar=-1.0,
-                seed=seed + part,
-                block=BLOCK,
-                loops=loops,
-            )
-        )
-    return rate_job(works, rate_of(kernel), bench.options)
+    """A table a thread."""
+    works = [
+        lookups(bench, stack, case, part, buffers[part % len(buffers)].region, seed + part, fixed)
+        for part in range(len(case.cpus))
+    ]
+    return rate_job(works, rate_of(kernels.kernel(case.kernel, case.tier)), bench.options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One team over several nodes reads weights that were placed by a policy; each thread streams its own slice."""
+"""One team over several nodes reads what was placed by a policy: each thread its own slice, or rows of all of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from numabench import _core, kernels
 from numabench.errors import NumabenchError
+from numabench.jobs import gather
 from numabench.jobs.base import Bench, Job, rate_job
 from numabench.jobs.base import rate_seconds as seconds
 from numabench.jobs.stream import RATE_BLOCK, rate_of
@@ -50,7 +51,7 @@ def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) ->
 
 
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """Each thread reads its slice, of its own node's copy where there is one."""
+    """Each thread reads its slice, or with ``row`` rows anywhere, of its own node's copy where there is one."""
     kernel = kernels.kernel(case.kernel, case.tier)
     copies = {buffer.nodes[0]: buffer for buffer in buffers if buffer.nodes}
     # Whole pages, cut as touching cuts them, so that a thread reads what it touched first.
@@ -60,6 +61,9 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         raise NumabenchError(f"{buffers[0].bytes} bytes are fewer than a page for each of {len(case.cpus)} threads")
     for part, cpu in enumerate(case.cpus):
         buffer = copies.get(bench.machine.cpu(cpu).node or 0, buffers[0]) if len(buffers) > 1 else buffers[0]
+        if "row" in case.params:
+            works.append(gather.lookups(bench, stack, case, part, buffer.region, seed + part, fixed))
+            continue
         low, high = (units * (part + k) // len(case.cpus) * unit for k in (0, 1))
         works.append(
             _core.Work(kernel, a=(buffer.region, low), bytes=high - low, block=RATE_BLOCK, loops=int(fixed), seed=seed)

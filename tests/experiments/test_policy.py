@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from numabench import session
+from numabench.backend import Hardware
 from numabench.errors import UsageError
+from numabench.machine import Machine
 from numabench.series import Case, Options
 from tests.fakes import Fake, many
 
@@ -37,7 +39,9 @@ def test_spans_are_all_nodes_and_one_pair_of_each_class() -> None:
 
 def test_one_node_asks_who_touches_first() -> None:
     cases = session.plan(["policy"], Options(), many(nodes=1, packages=1))
-    assert [case.params["weights"] for case in cases if not case.unavailable] == ["main", "workers"]
+    assert [(case.kernel, case.params["weights"]) for case in cases if not case.unavailable] == [
+        (kernel, how) for kernel in ("read", "gather") for how in ("main", "workers")
+    ]
     assert {case.unavailable for case in cases} == {"", "one node"}
 
 
@@ -54,5 +58,26 @@ def test_weighted_needs_a_kernel_that_has_it() -> None:
 
 
 def test_other_kernels_are_refused() -> None:
-    with pytest.raises(UsageError, match="policy measures read"):
+    with pytest.raises(UsageError, match="policy measures read and gather"):
         session.plan(["policy"], Options(kernels=("triad",)), many())
+
+
+def test_lookups_are_a_table_of_their_own() -> None:
+    machine = many(nodes=2, packages=2)
+    options = Options(kernels=("read", "gather"), passes=6)
+    record = session.run(["policy"], options, machine=machine, backend=Fake(0.001, truth=truth))
+    streams, lookups = session.tables(record)
+    assert streams.title.startswith("Weights of one instance over nodes 0-1")
+    assert lookups.title.startswith("Tables of one instance over nodes 0-1")
+    assert "4.00x" in lookups.meaning[0]
+    assert "of tables that the main thread touched first" in lookups.meaning[0]
+
+
+def test_lookups_here_read_all_of_the_table() -> None:
+    machine = Machine.load()
+    options = Options(profile="quick", kernels=("gather",), bytes=4 << 20, pages="base")
+    case = next(c for c in session.plan(["policy"], options, machine) if not c.unavailable)
+    with Hardware(machine, options) as backend:
+        (sample,) = backend.measure([case], 0, 0, 1)
+    assert sample.value > 0
+    assert set(sample.evidence.placement_seen) <= set(machine.targets())
