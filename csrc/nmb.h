@@ -176,7 +176,7 @@ typedef struct nmb_args {
     const int *stop;              /* long kernels look at it between blocks and return early when it is not 0 */
     /* gemm: row-major m x n = m x k times k x n; leading dimensions in elements; scratch is at least
      * nmb_gemm_scratch() bytes; block sizes of 0 mean the kernel's own. `transposed`: of nmb_transposed, A lies as
-     * k x m, B as n x k. */
+     * k x m, B as n x k. mix: m lines are read and n written in turn. */
     size_t m, n, k, lda, ldb, ldc;
     double alpha, beta;
     void *scratch;

@@ -12,6 +12,7 @@ cdef extern from "nmb.h" nogil:
         NMB_SETUP
         NMB_COLLECTIVE
         NMB_PAD
+        NMB_LINE
         NMB_CLOCK_COUNTER
         NMB_CLOCK_MONOTONIC_RAW
         NMB_RUN_CORE_HZ

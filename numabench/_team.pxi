@@ -13,6 +13,7 @@ cdef class Work:
 
     ``delay``: dependent additions after every four lines of a stream (``Clock.additions`` turns ns into them).
     gemm: ``layout`` of LAYOUTS says whether A lies as k x m, B as n x k; ``blocks`` (mc, kc, nc), 0 the kernel's own.
+    mix: of ``m + n`` lines in turn ``m`` are read and ``n`` written; whole turns, from a line boundary on.
     gather: ``a`` is a table of ``bytes`` in rows of ``stride`` bytes, ``b`` the ``k`` uint32 row numbers to visit.
     contend, shared and sync: ``shared`` is where the lines or the barrier lie (256 bytes). shared and sync: ``part`` of
     ``parts``, ``wait`` of WAITS, ``ticks`` room for one uint64 a round (ticks of the team's clock at its end).
@@ -92,9 +93,15 @@ cdef class Work:
                 raise ValueError(f"stride {stride} and block {block}: multiples of {element} and of the stride")
             if kernel.family != "stride" and stride:
                 raise ValueError(f"kernel {kernel.name} takes no stride")
+            if kernel.family == "mix":
+                element = NMB_LINE * (m + n)
+                if not 0 < m + n < <size_t>1 << 32 or max(m, n) >> 32:
+                    raise ValueError(f"{m} lines read and {n} written in turn")
             if bytes % element or block % element:
                 raise ValueError(f"{bytes} bytes in blocks of {block}: not whole elements of {element} bytes")
             args.a = self.at(a, bytes)
+            if kernel.family == "mix" and <uintptr_t>args.a % NMB_LINE:
+                raise ValueError(f"kernel {kernel.name} takes whole lines: its array starts with one")
             if kernel.arrays > 1:
                 args.b = self.at(b, bytes)
             if kernel.arrays > 2:

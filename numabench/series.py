@@ -101,6 +101,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = "best"
     kernels: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
+    ratios: tuple[tuple[int, int], ...] = ()  # reads to writes, for mixes
     passes: int | None = None
     p99_s: float | None = None  # what p99 may be, for divide and load
     precision: float | None = None  # half-width of the interval at which a case is done, as a share; else the profile's

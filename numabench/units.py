@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -64,6 +65,16 @@ def parse_share(text: str, what: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"{what} {text!r}: a share between 0 and 1 is allowed, such as 1% or 0.01")
     return value
+
+
+def parse_ratio(text: str) -> tuple[int, int]:
+    """Read reads to writes such as ``5:1``, in lowest terms. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(\d{1,3})\s*", text)
+    reads, writes = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not reads + writes:
+        raise UsageError(f"--ratio {text!r}: reads to writes are wanted, such as 5:1 or 0:1")
+    common = math.gcd(reads, writes)
+    return reads // common, writes // common
 
 
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:

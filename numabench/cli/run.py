@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,11 +13,19 @@ import msgspec
 from numabench import record as records
 from numabench import session
 from numabench.cli import EXIT_FAILED, EXIT_NOTHING
-from numabench.cli.progress import Telling
+from numabench.cli.progress import QUIET_S, Telling
 from numabench.errors import UsageError
 from numabench.machine import Machine
-from numabench.series import Options, Sample
-from numabench.units import format_bytes, format_seconds, parse_bytes, parse_numbers, parse_seconds, parse_share
+from numabench.series import Case, Options, Sample
+from numabench.units import (
+    format_bytes,
+    format_seconds,
+    parse_bytes,
+    parse_numbers,
+    parse_ratio,
+    parse_seconds,
+    parse_share,
+)
 
 
 @click.command()
@@ -35,6 +45,7 @@ from numabench.units import format_bytes, format_seconds, parse_bytes, parse_num
 @click.option("--pages", type=click.Choice(["base", "thp", "2M", "1G"]), help="Page kind.")
 @click.option("--tier", default="best", help="Instruction set: scalar, avx2, avx512, neon.")
 @click.option("--kernel", "kernel_names", multiple=True, metavar="NAME", help="Kernels, as listed.")
+@click.option("--ratio", "ratios", multiple=True, metavar="R:W", help="Reads to writes for mixes, such as 5:1.")
 @click.option("--threads", metavar="LIST", help="Thread counts of scaling, such as 1,2,4.")
 @click.option("--p99", "bound", metavar="TIME", help="Bound on p99 for divide and load, such as 20ms.")
 @click.option("--passes", type=click.IntRange(1, 30), help="Exactly so many passes.")
@@ -55,6 +66,7 @@ def run(
     pages: str | None,
     tier: str,
     kernel_names: tuple[str, ...],
+    ratios: tuple[str, ...],
     threads: str | None,
     bound: str | None,
     passes: int | None,
@@ -79,6 +91,7 @@ def run(
         pages=pages,  # type: ignore[arg-type]
         tier=tier,
         kernels=kernel_names,
+        ratios=tuple(map(parse_ratio, ratios)),
         threads=parse_numbers(threads, "--threads") if threads else (),
         passes=passes,
         seed=seed,
@@ -106,6 +119,7 @@ def run(
     for case in cases:
         if options.bytes and not case.unavailable:
             _check_size(options.bytes, case.target, machine)
+    _announce(cases, session.estimate_seconds(cases, options))
     try:
         with Telling() as told:
             found = session.run(
@@ -131,6 +145,14 @@ def run(
         raise click.exceptions.Exit(EXIT_NOTHING)
     if strict:
         _insist(found)
+
+
+def _announce(cases: Sequence[Case], seconds: float) -> None:
+    """What a run of some length is going to do, on stderr: cases by experiment, and the time they may take."""
+    if seconds > QUIET_S:
+        found = Counter(case.experiment for case in cases if not case.unavailable)
+        each = ", ".join(f"{name} {count}" for name, count in found.items())
+        click.echo(f"cases: {each}; about {format_seconds(seconds)} (--dry-run lists them)", err=True)
 
 
 def _insist(found: records.Record) -> None:

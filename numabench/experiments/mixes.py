@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from numabench import kernels
+from numabench.errors import UsageError
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Case, Cell, Options, Series, Table
@@ -41,7 +42,7 @@ class Mixes:
 
     name = "mixes"
     question = "How does the ratio of reads to writes change the ceiling, and do non-temporal stores pay?"
-    families: tuple[str, ...] = ("stream", "gather")
+    families: tuple[str, ...] = ("stream", "gather", "mix")
     standard = False
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:
@@ -49,8 +50,13 @@ class Mixes:
         return None
 
     def plan(self, machine: Machine, options: Options) -> Iterator[Case]:
-        """Local, one target of each other class; every mix that the tier has."""
+        """Local, one target of each other class; every mix that the tier has, or reading and the ratios asked for."""
         known = kernels.tier(options.tier).kernels
+        if options.ratios:
+            yield from self._ratios(machine, options)
+            return
+        if any(known[name].family == "mix" for name in options.kernels):
+            raise UsageError("--kernel mix, mix_nt: which mix says --ratio, such as --ratio 5:1")
         for pair in base.local_and_far(machine, options):
             for kernel in options.kernels or [name for name in MIXES if name in known]:
                 lines = known[kernel].family == "gather"
@@ -64,11 +70,27 @@ class Mixes:
                     params={"row": base.LINE} if lines else {},
                 )
 
+    def _ratios(self, machine: Machine, options: Options) -> Iterator[Case]:
+        """Reading for comparison; each ratio with plain stores, which read their lines first, and past the caches."""
+        known = kernels.tier(options.tier).kernels
+        for pair in base.local_and_far(machine, options):
+            share = f"{pair[0]}-{pair[1]}"
+            yield base.point(self.name, machine, options, pair, "read", share=share)
+            for reads, writes in options.ratios:
+                for kernel in ("mix", "mix_nt"):
+                    if kernel not in known or (options.kernels and kernel not in options.kernels):
+                        continue
+                    i, j, why = pair
+                    if kernel == "mix" and reads < writes:
+                        why = why or "a plain store reads its line first: at most as many writes as reads"
+                    mix: dict[str, int | float | str] = {"reads": reads, "writes": writes}
+                    yield base.point(self.name, machine, options, (i, j, why), kernel, share=share, params=mix)
+
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Mixes down, targets across; the ratio is to reading. Then what the bus carries."""
         targets = list(dict.fromkeys((s.case.initiator, s.case.target) for s in series))
-        names = list(dict.fromkeys(s.case.kernel for s in series))
-        at = {(s.case.kernel, (s.case.initiator, s.case.target)): s for s in series}
+        names = list(dict.fromkeys(_name(s.case) for s in series))
+        at = {(_name(s.case), (s.case.initiator, s.case.target)): s for s in series}
         words: list[str] = []
         for pair in targets:
             words += self._words(pair, [at[name, pair] for name in names if (name, pair) in at])
@@ -100,12 +122,14 @@ class Mixes:
         kernel = kernels.tiers()[series.case.tier].kernels.get(series.case.kernel)
         if kernel is None:
             return Cell(unavailable="a kernel that this version does not have")
+        if kernel.family == "mix":  # nothing is read but what counts
+            return Cell(text=format_value(series.estimate))
         most = series.estimate * (1 + kernel.bytes_allocated / kernels.app_bytes(kernel))
         low, high = format_value(series.estimate), format_value(most)
         return Cell(text=low if low == high else f"{low} to {high}")
 
     def _words(self, pair: tuple[int | None, int | None], found: Sequence[Series]) -> Iterator[str]:
-        at = {s.case.kernel: s for s in found if s.usable and s.case.kernel in MIXES}
+        at = {_name(s.case): s for s in found if s.usable}
         known = [s for name, s in at.items() if name not in LINEAR]
         read = at.get("read")
         if read is None:
@@ -115,7 +139,8 @@ class Mixes:
             best = pick(known, key=lambda s: s.estimate or 0)
             ratio = base.paired(best, read)
             if best is not read and ratio:
-                yield f"{where}: {MIXES[best.case.kernel]} gives the {word}, {base.in_words(ratio)} of reading."
+                name = _name(best.case)
+                yield f"{where}: {MIXES.get(name, name)} gives the {word}, {base.in_words(ratio)} of reading."
         for plain, past in (("update", "copy_nt"), ("write", "write_nt")):
             ratio = base.paired(at[past], at[plain]) if {past, plain} <= at.keys() else None
             if ratio:
@@ -124,3 +149,10 @@ class Mixes:
             ratio = base.paired(at[random], at[linear]) if {random, linear} <= at.keys() else None
             if ratio:
                 yield f"{where}: {MIXES[random]} give {base.in_words(ratio)} of {MIXES[linear]} in order."
+
+
+def _name(case: Case) -> str:
+    """What tables call a mix: its kernel, or the ratio that was asked for."""
+    if "reads" not in case.params:
+        return case.kernel
+    return f"{case.params['reads']}R:{case.params['writes']}W" + " NT" * (case.kernel == "mix_nt")

@@ -14,10 +14,13 @@ from pathlib import Path
 import click
 import pytest
 
+from numabench import session
 from numabench.cli import COMMANDS, cli, main
+from numabench.cli.run import _announce
 from numabench.record import load
-from numabench.series import FATAL
+from numabench.series import FATAL, Options
 from tests.cli import fails_in_one_line
+from tests.fakes import many
 
 ENV = {**os.environ, "COLUMNS": "100"}
 QUICK = ["run", "latency", "--profile", "quick", "--size", "8MiB", "--passes", "2"]
@@ -174,3 +177,11 @@ def test_record_of_a_dead_pipe_is_quiet() -> None:
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_long_run_says_first_what_it_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+    cases = session.plan(["latency", "migration"], Options(), many(nodes=1, packages=1))
+    _announce(cases, 95.0)
+    assert capsys.readouterr().err == "cases: latency 2, migration 9; about 95 s (--dry-run lists them)\n"
+    _announce(cases, 1.0)
+    assert capsys.readouterr().err == ""

@@ -20,6 +20,7 @@ COVERED_ELSEWHERE = {
     "gemv",
     "peak",
     "gather",
+    "mix",
     "shared",
     "sync",
     "contend",
