@@ -318,6 +318,20 @@ class Watch:
         )
 
 
+def job() -> dict[str, str]:
+    """Launcher and job identity from the variables that launchers set; empty outside of one."""
+    names = {
+        "slurm": ("SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME"),
+        "openmpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE"),
+        "kubernetes": ("KUBERNETES_NODE_NAME", "KUBERNETES_POD_NAME"),
+    }
+    for launcher, variables in names.items():
+        found = {name: os.environ[name] for name in variables if name in os.environ}
+        if found:
+            return {"launcher": launcher, **found}
+    return {}
+
+
 def snapshot(machine: Machine, root: str | os.PathLike[str] = "/") -> dict[str, Any]:
     """Everything worth knowing about this system when figures are compared later; None: not told here."""
     tree = Tree(root)

@@ -15,7 +15,7 @@ import msgspec
 
 from numabench import capabilities, experiments, firmware, jobs, kernels
 from numabench.backend import Backend, Hardware
-from numabench.environment import Tree, snapshot
+from numabench.environment import Tree, job, snapshot
 from numabench.errors import Unsupported, UsageError
 from numabench.experiments.base import represented
 from numabench.machine import Machine
@@ -88,7 +88,7 @@ def run(
         "precision": [options.precision] * 2 if options.precision else list(TIGHT[options.profile]),
     }
     started, created, environment = time.monotonic(), now(), snapshot(machine)
-    environment |= {"host": os.uname().nodename, "firmware": firmware.snapshot(Tree())}
+    environment |= {"host": os.uname().nodename, "job": job(), "firmware": firmware.snapshot(Tree())}
     with ExitStack() as stack:
         book = stack.enter_context(Journal(journal, made)) if journal else None
         can = {} if backend else capabilities.as_record(machine)

@@ -92,14 +92,21 @@ def oddities(
         bound = max(limit, NOISE_SIGMAS * error if n > 1 else 0.0)
         if abs(off) <= bound:
             if abs(mode) > limit:
-                found.append(Oddity(pair, math.expm1(mode), reference, _sure(mode, error, n), "mode asymmetry", mode))
+                found.append(
+                    Oddity(pair, _share(mode, better), reference, _sure(mode, error, n), "mode asymmetry", mode)
+                )
             continue
         kind: Kind = "unconfirmed"
         if again and pair in again:
             repeated = second[pair][0]
             kind = "persistent" if abs(repeated) > limit and repeated * off > 0 else "noise"
-        found.append(Oddity(pair, math.expm1(off), reference, _sure(off, error, n), kind, mode))
+        found.append(Oddity(pair, _share(off, better), reference, _sure(off, error, n), kind, mode))
     return sorted(found, key=lambda one: (-abs(one.deviation), one.pair))
+
+
+def _share(off: float, better: str) -> float:
+    """A deviation as a share of its like, positive is worse: half of a bandwidth is 0.5, twice a latency 1."""
+    return math.expm1(off) if better == "low" else -math.expm1(-off)
 
 
 def compared(cells: Mapping[Pair, Cell], better: Literal["low", "high"]) -> set[Pair]:

@@ -109,7 +109,7 @@ def validate(
         with Telling() as told:
             wanted = [*(good.cells if good else ()), *(check.metric for check in (spec.check if spec else ()))]
             record, again = visit(options, progress=told, note=lambda text: click.echo(text, err=True), wanted=wanted)
-        found = {"again": again, "machine_id": validation.machine_id(), "job": validation.job()}
+        found = {"again": again, "machine_id": validation.machine_id(), "job": record.environment["job"]}
         if record_file:
             records.save(record, record_file)
     if write_spec:

@@ -3,7 +3,8 @@
 
 Drop it in. NUMABENCH_BASELINE names a file of ``numabench baseline build``: its figures become ``reference``, with the
 limits that validate itself takes; or derive from `NumabenchValidate` and set it as for any other test. The node is in
-the figures' log and in the message of a failure, since ReFrame's JUnit gives all nodes of ``--distribute`` one name.
+the message of a failure, as ReFrame's JUnit gives all nodes of ``--distribute`` one name; where a figure is past its
+reference ReFrame writes the message, and the node is the ``nid`` in the test's name.
 Imported by ReFrame only: numabench itself does not need it.
 """
 

@@ -42,14 +42,15 @@ def _row(check: Check) -> tuple[str, ...]:
 
 def table(result: Result, everything: bool = False) -> Table:
     """Checks as a table, failing ones first; passes are counted below unless asked for."""
+    rows = [_row(check) for check in result.checks if everything or check.verdict != "PASS"]
+    filled = [at for at in range(len(COLUMNS)) if any(row[at] not in ("", "-") for row in rows)]
     rich = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
+    for at in filled:
         # Names whole, however narrow the terminal: they are what people copy.
-        rich.add_column(name, overflow="fold", no_wrap=name == "check", justify="right" if name == "margin" else "left")
-    for check in result.checks:
-        if everything or check.verdict != "PASS":
-            words = _row(check)
-            rich.add_row(Text(words[0], style=STYLE[words[0]]), *map(Text, words[1:]))
+        whole, right = COLUMNS[at] in ("verdict", "check"), COLUMNS[at] == "margin"
+        rich.add_column(COLUMNS[at], overflow="fold", no_wrap=whole, justify="right" if right else "left")
+    for row in rows:
+        rich.add_row(Text(row[0], style=STYLE[row[0]]), *(Text(row[at]) for at in filled[1:]))
     return rich
 
 

@@ -149,20 +149,6 @@ def machine_id() -> str:
         return ""
 
 
-def job() -> dict[str, str]:
-    """Launcher and job identity from the variables that launchers set; empty outside of one."""
-    names = {
-        "slurm": ("SLURM_JOB_ID", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME"),
-        "openmpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE"),
-        "kubernetes": ("KUBERNETES_NODE_NAME", "KUBERNETES_POD_NAME"),
-    }
-    for launcher, variables in names.items():
-        found = {name: os.environ[name] for name in variables if name in os.environ}
-        if found:
-            return {"launcher": launcher, **found}
-    return {}
-
-
 def local_rank() -> int:
     """Which of a parallel job's processes on this host this is, as Open MPI, MPICH, Slurm tell it; 0: first."""
     for name in ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"):

@@ -57,5 +57,6 @@ def failed(report: dict[str, Any]) -> list[str]:
         for case in session["testcases"]:
             if case["result"] == "fail":
                 match = re.search(r"(n\d+): FAIL", str(case["fail_reason"]))
-                found.append(match[1] if match else f"{case['job_nodelist']}: {case['fail_reason']}")
+                node = case["display_name"].rpartition("%.nid=")[2]  # of a figure, ReFrame itself writes the message
+                found.append(match[1] if match else f"{node}: {case['fail_reason']}")
     return found

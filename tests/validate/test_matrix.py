@@ -103,7 +103,7 @@ def test_bandwidth_is_worse_when_lower() -> None:
     }
     (fault,) = faults(oddities(made, "high"), list(made))
     assert fault.name == "link 1->0"
-    assert fault.worst.deviation > 0.15
+    assert fault.worst.deviation == pytest.approx(1 - 1 / 1.25, abs=0.02)
 
 
 def test_a_pair_alone_in_a_package_of_several_nodes_tells_nothing() -> None:
