@@ -179,6 +179,21 @@ def test_resume_after_repair_runs_only_what_is_missing(world: World) -> None:
     assert done.stdout.splitlines()[-1] == "1 FAIL, 7 PASS"
 
 
+def test_two_runs_at_once_leave_each_other_be(world: World, tmp_path: Path) -> None:
+    where = templates(tmp_path / "stub", {"n3": "fail"})
+    worker = f"{sys.executable} {stub.__file__} {where}"
+    words = ["--hosts", "n[1-4]", "--window", "2", "--time", "1", "--poll", "0.5", "--command", worker]
+    folders = [str(tmp_path / name) for name in "ab"]
+    both = [
+        subprocess.Popen(numabench("fleet", "run", "--out", folder, *words), stdout=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    for run in both:
+        said, _ = run.communicate(timeout=120)
+        assert (run.returncode, said.splitlines()[-1]) == (1, "1 FAIL, 3 PASS")
+    assert ran(where) == dict.fromkeys(("n1", "n2", "n3", "n4"), 2)
+
+
 def test_a_folder_is_not_used_twice_by_accident(world: World) -> None:
     done = subprocess.run(world.words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
