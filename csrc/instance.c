@@ -202,15 +202,17 @@ uint64_t nmb_instance_result(const nmb_instance *x, unsigned thread, size_t work
     return x->results[thread * x->length + work];
 }
 
-/* One pass through the program. 0, or -ECANCELED. */
-static int step(nmb_instance *x, nmb_args *args)
+/* One pass through the program from its `skip`th barrier on. 0, or -ECANCELED. */
+static int step(nmb_instance *x, nmb_args *args, unsigned skip)
 {
     nmb_work *works = x->works + args->part * x->length;
     uint64_t *results = x->results + args->part * x->length;
     uint64_t before = args->part ? 0 : nmb_clock_now(args->clock);
     size_t at = 0;
     for (size_t i = 0; i < x->length; i++) {
-        if (works[i].kernel) {
+        if (at < skip) {
+            at += nmb_is_barrier(&works[i]);
+        } else if (works[i].kernel) {
             works[i].args.stop = args->stop;
             works[i].args.clock = args->clock;
             results[i] = works[i].kernel->fn(&works[i].args, works[i].loops);
@@ -259,11 +261,14 @@ static uint64_t serve(nmb_args *args, uint64_t loops)
         if (nmb_barrier_wait(&x->barrier, x->threads, x->wait, args->stop, NULL, NULL) || x->next < 0)
             return served;
         for (unsigned i = 0; i < how->steps; i++)
-            if (step(x, args))
+            if (step(x, args, i ? how->opening : 0))
                 return served;
         if (request) {
             request->done = now_ns() - how->origin;
             x->steps += how->steps;
+            if (how->until && how->duty) /* a stop is seen when the next request is claimed */
+                wait_until(how->origin + request->start + (request->done - request->start) * 100 / how->duty,
+                           args->stop);
         }
     }
 }

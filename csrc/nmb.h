@@ -346,7 +346,9 @@ int64_t nmb_monotonic_ns(void);
  * then. Times are absolute, ns of CLOCK_MONOTONIC. Request `stall_at` is held up by `stall_ns`, a planted fault. */
 typedef struct nmb_serve {
     int64_t origin, until;
-    unsigned steps; /* runs of the program for one request */
+    unsigned steps;   /* runs of the program for one request */
+    unsigned opening; /* so many barriers of the program end its first part, which only the first of them runs */
+    unsigned duty;    /* closed loop: percent of the time at work, asleep for the rest after each request; 0: all */
     uint32_t server;
     int64_t stall_at, stall_ns;
 } nmb_serve;

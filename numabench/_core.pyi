@@ -272,6 +272,8 @@ class Instance:
         server: int = 0,
         stall_at: int = -1,
         stall_ns: int = 0,
+        opening: int = 0,
+        duty: int = 0,
     ) -> list[Stamp]: ...
     @property
     def steps(self) -> int: ...

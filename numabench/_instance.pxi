@@ -148,11 +148,12 @@ cdef class Instance:
         nmb_instance_destroy(self.c)
 
     def serve(self, Team team not None, int64_t origin, int64_t until=0, unsigned steps=1, uint64_t most=1 << 40,
-              unsigned server=0, int64_t stall_at=-1, int64_t stall_ns=0):
+              unsigned server=0, int64_t stall_at=-1, int64_t stall_ns=0, unsigned opening=0, unsigned duty=0):
         """Serve from ``origin`` on: what is sent to the board until it ends, or (``until``) a closed loop.
 
         Times are of ``monotonic_ns``. ``most``: requests at most. ``stall_ns`` holds up request ``stall_at``, a planted
-        fault. Returns the team's stamps.
+        fault. ``opening``: so many meetings end the part of the program that only the first step of a request runs.
+        ``duty``: percent of the time at work in a closed loop (0: all). Returns the team's stamps.
         """
         cdef nmb_serve how
         cdef Work work
@@ -160,8 +161,11 @@ cdef class Instance:
         self.board.open()
         if len(team) != self.threads or not steps or not most:
             raise ValueError(f"{self.threads} threads, at least one step and one request are needed")
+        if opening >= nmb_instance_barriers(self.c) or duty > 100:
+            raise ValueError("opening: fewer meetings than the program has; duty: at most 100 percent")
         memset(&how, 0, sizeof(how))
         how.origin, how.until, how.steps, how.server = origin, until, steps, server
+        how.opening, how.duty = opening, duty
         how.stall_at, how.stall_ns = stall_at, stall_ns
         nmb_instance_prepare(self.c, &how)
         for part in range(self.threads):

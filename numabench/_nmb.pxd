@@ -157,7 +157,7 @@ cdef extern from "nmb.h" nogil:
         nmb_request *requests
     ctypedef struct nmb_serve:
         int64_t origin, until
-        unsigned steps
+        unsigned steps, opening, duty
         uint32_t server
         int64_t stall_at, stall_ns
     ctypedef struct nmb_instance:

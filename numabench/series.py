@@ -176,7 +176,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
     flags: tuple[str, ...] = ()
     extras: dict[str, float] = {}  # further figures of the pass, such as typical_ns, start of a thread's rate
-    tail: tuple[float, ...] = ()  # of the pass's extras["requests"], the longest, ns, longest first
+    tail: tuple[float, ...] = ()  # the longest of the pass's requests or steps, ns, longest first
+    tail_of: int = 0  # how many there were
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):

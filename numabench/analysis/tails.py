@@ -115,6 +115,30 @@ def pooled(runs: Sequence[tuple[int, Sequence[float]]], share: float, seed: int 
     return Quantile(share, value, (low, high), n, need)
 
 
+def pooled_ratio(
+    above: Sequence[tuple[int, Sequence[float]]], below: Sequence[tuple[int, Sequence[float]]], share: float
+) -> tuple[float, tuple[float, float] | None] | None:
+    """Ratio of two pooled percentiles whose runs are pairs, with the 95 % interval over pairs resampled (from six on).
+
+    None where either has no percentile.
+    """
+    a, b = pooled(above, share).value, pooled(below, share).value
+    if a is None or not b:
+        return None
+    pairs = list(zip(above, below, strict=True))
+    if len(pairs) < stats.LEAST_PASSES:
+        return a / b, None
+    draw, found = random.Random(1), []  # noqa: S311 - resampling, no secret
+    for _ in range(TAIL_RESAMPLES):
+        chosen = draw.choices(pairs, k=len(pairs))
+        one, other = _pooled([x for x, _ in chosen], share), _pooled([y for _, y in chosen], share)
+        if one is not None and other is not None and other[1]:
+            found.append(one[1] / other[1])
+    found.sort()
+    last = len(found) - 1
+    return a / b, (found[round(0.025 * last)], found[round(0.975 * last)]) if len(found) > TAIL_RESAMPLES / 2 else None
+
+
 def _pooled(runs: Sequence[tuple[int, Sequence[float]]], share: float) -> tuple[float, float, float] | None:
     """Lower limit, percentile, upper limit; None when values that were not kept could be among them."""
     n = sum(count for count, _ in runs)

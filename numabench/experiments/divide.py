@@ -82,8 +82,7 @@ def _arms(machine: Machine) -> Iterator[tuple[tuple[Slot, ...], str, str]]:
     whole = serving.everything(machine)
     yield whole, "none", ""
     yield whole, "cores", ""
-    sizes = _sizes(machine)
-    fitting = [layout.split(machine, threads).slots for threads in sizes]
+    fitting = [layout.split(machine, threads).slots for threads in sizes(machine)]
     for slots in fitting:
         if len(slots) > 1 or len(slots[0].cpus) != len(whole[0].cpus):
             yield slots, "cores", ""
@@ -98,7 +97,7 @@ def _arms(machine: Machine) -> Iterator[tuple[tuple[Slot, ...], str, str]]:
     yield (*whole, *whole), "none", ""  # twice as many threads as cores, named so in the table
 
 
-def _sizes(machine: Machine) -> list[int]:
+def sizes(machine: Machine) -> list[int]:
     """Threads of an instance worth trying: a node, half and a quarter of it, an L3 and half of it; largest first."""
     node = max(len(slot.cpus) for slot in layout.per_node(machine).slots)
     allowed = frozenset(machine.allowed_cpus)

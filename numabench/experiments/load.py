@@ -59,7 +59,8 @@ class Load:
                 )
                 yield serving.grouped(made, share)
             if options.profile != "quick":
-                bound = common | {"bound_steps": BOUND_STEPS}
+                asked: serving.Params = {"bound_ms": options.p99_s * 1e3} if options.p99_s else {}
+                bound = common | (asked or {"bound_steps": BOUND_STEPS})
                 made = serving.case(self.name, options, model, slots, "cores", unit="requests/s", params=bound)
                 yield serving.grouped(made, share)
         stall = common | {"share": 0.5, "stall_s": STALL_S}
@@ -131,7 +132,7 @@ def _row(series: Series) -> tuple[Cell, ...]:
 def _highest(series: Sequence[Series]) -> list[str]:
     words = []
     for one in series:
-        if not one.case.params.get("bound_steps"):
+        if one.case.unit != "requests/s":
             continue
         if one.estimate is None:
             words.append(f"Highest rate: {one.unavailable}.")

@@ -20,6 +20,7 @@ from numabench.units import format_numbers
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 GEMM_N = 1024
+BY = {"threads": "by threads", "instances": "by instances", "parts": "by instances over all cores"}
 FIT_STEPS = 32  # of a model drawn into its curve
 
 
@@ -88,7 +89,7 @@ class Scaling:
         )
 
     def _serving(self, machine: Machine, options: Options) -> Iterator[Case]:
-        """Steps of decode and prefill by threads of one instance, and by instances of one thread."""
+        """Steps of decode and prefill by threads of one instance, by instances of one thread, by parts of all cores."""
         here = serving.cut(machine, options)
         cores = serving.everything(here)[0]
         ladder = [*(n for n in LADDER if n < len(cores.cpus)), len(cores.cpus)][-12:]
@@ -100,12 +101,18 @@ class Scaling:
                 continue
             for count in ladder:
                 slots: tuple[Slot, ...] = (Slot(cores.cpus[:count], cores.nodes),)
-                yield serving.case(self.name, options, model, slots, "cores", params={"by": "threads"})
+                yield serving.case(self.name, options, model, slots, "cores", params={"by": "threads", "predict": 1})
             for count in ladder:
                 slots = layout.divide(here, count, 1).slots
                 yield serving.case(self.name, options, model, slots, "cores", params={"by": "instances"})
+            for count in ladder:
+                threads = len(cores.cpus) // count
+                if threads * count == len(cores.cpus) and (parts := _fitting(here, count, threads)):
+                    yield serving.case(self.name, options, model, parts, "cores", params={"by": "parts"})
             crowded = layout.divide(here, len(cores.cpus), 1).slots
-            yield serving.case(self.name, options, model, (*crowded, *crowded), "cores", params={"by": "crowded"})
+            for more in {max(len(crowded) // 2, 1), len(crowded)}:
+                slots = (*crowded, *crowded[:more])
+                yield serving.case(self.name, options, model, slots, "cores", params={"by": "crowded"})
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Thread counts across, kernels and targets down, the ratio to one thread; then models, likewise."""
@@ -121,8 +128,8 @@ class Scaling:
         served: dict[str, list[Series]] = {}
         for one in series:
             p = one.case.params
-            if one.case.job == "instance" and p.get("by") in ("threads", "instances"):
-                served.setdefault(f"{one.case.kernel}, by {p['by']}", []).append(one)
+            if one.case.job == "instance" and p.get("by") in BY:
+                served.setdefault(f"{one.case.kernel}, {BY[str(p['by'])]}", []).append(one)
         if served:
             limits = _limits(plain, served)
             found.append(_table("Steps/s by threads or by instances", "workers", served, _workers, machine, limits))
@@ -132,6 +139,20 @@ class Scaling:
 def _workers(series: Series) -> int:
     p = series.case.params
     return int(p["threads"] if p["by"] == "threads" else p["instances"])
+
+
+def _fitting(machine: Machine, count: int, threads: int) -> tuple[Slot, ...]:
+    """So many instances of so many threads; none where they do not fit into the nodes."""
+    try:
+        return layout.divide(machine, count, threads).slots
+    except UsageError:
+        return ()
+
+
+def _barrier_share(last: Series) -> float | None:
+    """Share of a step that its barriers take, as measured by the same threads; None where that was not asked for."""
+    barrier, step = serving.middle(last, "barrier_ns"), serving.middle(last, "p50_ns")
+    return model_of(last.case).barriers * barrier / step if barrier and step else None
 
 
 def _limits(plain: Sequence[Series], served: dict[str, list[Series]]) -> dict[str, float]:
@@ -190,14 +211,15 @@ def _words(
     words = [f"{name}: 95 % of the best measured is reached with {knee.value}{span} {noun}."]
     gain = base.paired(known[-1], known[-2])
     if gain is not None:
-        tails = serving.tail_ratio(known[-1], known[-2])
+        tails = serving.extra_ratio(known[-1], known[-2], "p99_ns")
         step = curves.last_step(gain, tails)
         words.append(f"{name}: from {counts[-2]} to {counts[-1]} throughput is {base.in_words(gain)}: {step}.")
     curve = curves.fit(counts, figures)
     if curve is not None and curve.chosen is not None:
         shown = ", ".join(f"{key} {value:.4g}" for key, value in curve.chosen.parameters.items())
         cores = len(machine.one_cpu_per_core(machine.allowed_cpus))
-        why = curves.why_stopped(curve, counts, cores, bandwidth)
+        share = _barrier_share(known[-1]) if known[-1].case.job == "instance" else None
+        why = curves.why_stopped(curve, counts, cores, bandwidth, share)
         words.append(f"{name}: {curve.chosen.name} fits best ({shown}); it stopped at: {why}.")
     elif curve is not None:
         words.append(f"{name}: fits are undecided between {curve.fits[0].name} and {curve.fits[1].name}.")

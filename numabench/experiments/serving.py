@@ -130,13 +130,13 @@ def milliseconds(series: Series, name: str, share: float = 0.0) -> Cell:
 
 
 def runs(series: Sequence[Series] | Series) -> list[tuple[int, tuple[float, ...]]]:
-    """Steps of the closed loop of every pass: how many, and the longest, ns."""
+    """Steps or requests of every pass: how many, and the longest, ns."""
     found = [series] if isinstance(series, Series) else series
-    return [(int(x.extras["requests"]), x.tail) for s in found for x in s.samples if x.tail]
+    return [(x.tail_of, x.tail) for s in found for x in s.samples if x.tail]
 
 
 def p99(series: Series) -> tails.Quantile:
-    """Of the steps of a closed loop, all passes together; of records without them the median of the passes' own."""
+    """Of the steps or requests kept, all passes together; of records without them the median of the passes' own."""
     if any(sample.tail for sample in series.samples):
         return tails.pooled(runs(series), 0.99)
     value = middle(series, "p99_ns")
@@ -158,7 +158,7 @@ def keeps(series: Series, bound_ns: float) -> bool | None:
 def quantile_cell(found: tails.Quantile) -> Cell:
     """A percentile in ms, or what its sample lacks."""
     if found.value is None:
-        return Cell(text=found.text())
+        return Cell(text=found.text() if found.n else "-")
     ci = f" [{found.ci[0] / 1e6:.2f}, {found.ci[1] / 1e6:.2f}]" if found.ci else ""
     return Cell(text=f"{found.value / 1e6:.2f}{ci}")
 
@@ -200,10 +200,21 @@ def scaled(series: Sequence[Series]) -> str:
     return f"Model: {presets.names([made])}, {made.dtype}, {'; '.join(made.scaled) or 'whole'}: {size}."
 
 
-def tail_ratio(more: Series, less: Series) -> stats.Ratio | None:
-    """Ratio of p99 step times, paired by pass; None where a pass had too few steps for one."""
-    known = {s.number: s.extras.get("p99_ns") for s in less.samples}
-    pairs = [(s.extras.get("p99_ns"), known.get(s.number)) for s in more.samples]
+def p99_ratio(more: Series, less: Series) -> str:
+    """Ratio of p99 over all passes together, its interval from resampled passes, in words; empty without."""
+    known = {s.number: (s.tail_of, s.tail) for s in less.samples if s.tail}
+    both = [((s.tail_of, s.tail), known[s.number]) for s in more.samples if s.tail and s.number in known]
+    found = tails.pooled_ratio([a for a, _ in both], [b for _, b in both], 0.99) if both else None
+    if found is None:
+        return ""
+    value, ci = found
+    return f"{value:.2f}x" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else " (too few passes for an interval)")
+
+
+def extra_ratio(more: Series, less: Series, name: str) -> stats.Ratio | None:
+    """Ratio of one of the further figures, paired by pass."""
+    known = {s.number: s.extras.get(name) for s in less.samples}
+    pairs = [(s.extras.get(name), known.get(s.number)) for s in more.samples]
     whole = [(a, b) for a, b in pairs if a and b]
     return stats.ratio([a for a, _ in whole], [b for _, b in whole]) if whole and len(whole) == len(pairs) else None
 

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from numabench import layout
 from numabench.errors import UsageError
 from numabench.experiments import base, serving
+from numabench.experiments.divide import sizes
 from numabench.layout import Slot
 from numabench.machine import Machine
-from numabench.series import Case, Options, Series, Table
+from numabench.presets import Model
+from numabench.series import Case, Cell, Options, Series, Table
 
 PRESET = "llm-decode"
 
@@ -28,6 +30,7 @@ class Setting(NamedTuple):
 
 STEPS: tuple[tuple[str, str, dict[str, bool | str]], ...] = (
     ("naive", "one process, all CPUs, unpinned, main thread loads", {}),
+    ("again", "the same once more: what differs without a change", {}),
     ("cores", "one thread per core", {"logical": False}),
     ("pinned", "threads pinned", {"pinned": True}),
     ("workers", "each thread loads its own part", {"workers": True}),
@@ -35,6 +38,9 @@ STEPS: tuple[tuple[str, str, dict[str, bool | str]], ...] = (
     ("parts", "smaller instances", {"divided": "part"}),
     ("thp", "huge pages", {"thp": True}),
 )
+ABOUT = {name: text for name, text, _ in STEPS}
+CANDIDATE, AGAIN = "size ", "fresh "  # how further arms are named
+BEST = "best"  # of the divisions measured with all of that, beside the last step once more
 
 
 class Story:
@@ -83,8 +89,10 @@ class Story:
                 )  # fmt: skip
                 continue
             setting = setting._replace(**change)  # type: ignore[arg-type]
-            taken.append((name, change))
+            if name != "again":
+                taken.append((name, change))
             yield made(setting, name, at)
+        yield from self._candidates(here, options, model, setting)
         if options.profile == "quick":
             return
         for i, (name, change) in enumerate(taken[1:]):
@@ -94,25 +102,53 @@ class Story:
             if name != "nodes":
                 yield made(setting._replace(**back), f"without {name}", len(STEPS) + i)  # type: ignore[arg-type]
 
+    def _candidates(self, machine: Machine, options: Options, model: Model, setting: Setting) -> Iterator[Case]:
+        """Other sizes of instance with everything else as in the last step."""
+        final = len(_arm(machine, setting)[0][0].cpus)
+        for threads in sizes(machine):
+            if threads != final:
+                slots = layout.split(machine, threads).slots
+                params: serving.Params = {"arm": 50 + threads, "step": f"{CANDIDATE}{threads}", "loader": "workers"}
+                chosen = Options(profile=options.profile, pages="thp", tier=options.tier)
+                yield serving.case(self.name, chosen, model, slots, "cores", params=params)
+
+    def again(self, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
+        """The last step and the best division in passes of their own: the best of many looks better than it is."""
+        usable = [s for s in series if s.usable]
+        steps = [s for s in usable if str(s.case.params["step"]) in ABOUT]
+        others = [s for s in usable if str(s.case.params["step"]).startswith(CANDIDATE)]
+        best = max(others, key=lambda s: s.estimate or 0, default=None)
+        if not steps or best is None or (best.estimate or 0) <= (steps[-1].estimate or 0):
+            return []
+        cases = {"last": steps[-1].case, BEST: best.case, "start": steps[0].case}
+        return [
+            serving.with_params(case, step=f"{AGAIN}{name}", arm=100 + i)
+            for i, (name, case) in enumerate(cases.items())
+        ]
+
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """The waterfall: every step's ratio to the one before, the total, and what each change is worth at the end."""
-        steps = [s for s in series if "step" in s.case.params and not str(s.case.params["step"]).startswith("without")]
-        lone = [s for s in series if str(s.case.params.get("step", "")).startswith("without")]
+        named = [s for s in series if "step" in s.case.params]
+        steps = [s for s in named if str(s.case.params["step"]) in ABOUT]
+        lone = [s for s in named if str(s.case.params["step"]).startswith("without")]
+        sized = [s for s in named if str(s.case.params["step"]).startswith(CANDIDATE)]
+        fresh = {str(s.case.params["step"]): s for s in named if str(s.case.params["step"]).startswith(AGAIN)}
         usable = [s for s in steps if s.usable]
         if not usable:
             return []
         first, last = usable[0], usable[-1]
-        about = {name: text for name, text, _ in STEPS}
         rows, before = [], None
         for one in steps:
-            name = about[str(one.case.params["step"])]
-            rows.append((name, (base.cell(one, before), base.cell(one, first), serving.milliseconds(one, "p50_ns"))))
-            before = one if one.usable else before
+            rows.append((ABOUT[str(one.case.params["step"])], _row(one, before, first)))
+            before = one if one.usable and one.case.params["step"] != "again" else before
+        best, base_of_best = fresh.get(f"{AGAIN}{BEST}"), fresh.get(f"{AGAIN}last")
+        if best is not None and base_of_best is not None:
+            name = f"best division ({serving.name_of(best.case)}), measured again"
+            rows.append((name, _row(best, base_of_best, fresh.get(f"{AGAIN}start"))))
         for one in lone:
-            name = str(one.case.params["step"])
-            rows.append(
-                (f"all, {name}", (base.cell(one, last), base.cell(one, first), serving.milliseconds(one, "p50_ns")))
-            )
+            rows.append((f"all, {one.case.params['step']}", _row(one, last, first)))
+        for one in sized:
+            rows.append((f"all, {serving.name_of(one.case)}", _row(one, last, first)))
         return [
             Table(
                 experiment=self.name,
@@ -120,19 +156,41 @@ class Story:
                 unit="steps/s",
                 better="high",
                 corner="step",
-                columns=("against the step before", "against the start", "p50 ms"),
+                columns=("against the step before", "against the start", "p50 ms", "p99 ms"),
                 rows=tuple(rows),
-                meaning=(serving.scaled(usable), *_words(usable, first, last)),
+                meaning=(serving.scaled(usable), *_words([*usable, *lone, *sized], first, last, fresh)),
             )
         ]
 
 
-def _words(usable: Sequence[Series], first: Series, last: Series) -> list[str]:
-    sums = {sample.evidence.checksum for one in usable for sample in one.samples}
+def _row(one: Series, before: Series | None, first: Series | None) -> tuple[Cell, ...]:
+    p50, p99 = serving.milliseconds(one, "p50_ns"), serving.quantile_cell(serving.p99(one))
+    return base.cell(one, before), base.cell(one, first), p50, p99
+
+
+def _words(usable: Sequence[Series], first: Series, last: Series, fresh: dict[str, Series]) -> list[str]:
+    sums = {sample.evidence.checksum for one in [*usable, *fresh.values()] for sample in one.samples}
     words = []
+    again = next((s for s in usable if s.case.params["step"] == "again"), None)
+    same = base.paired(again, first) if again is not None else None
+    if same is not None:
+        shown = same.ci is not None and (same.ci[0] > 1 or same.ci[1] < 1)
+        words.append(
+            f"The same against the same: {base.in_words(same)}."
+            + (" The machine is too noisy for steps of this size." if shown else "")
+        )
     total = base.paired(last, first)
     if total:
-        words.append(f"All steps together: {base.in_words(total)} of the naive start.")
+        tail = serving.p99_ratio(last, first)
+        words.append(
+            f"All steps together: {base.in_words(total)} of the naive start{f'; p99 {tail} of it' if tail else ''}."
+        )
+    best, start = fresh.get(f"{AGAIN}{BEST}"), fresh.get(f"{AGAIN}start")
+    ratio = base.paired(best, start) if best is not None and start is not None else None
+    if best is not None and ratio:
+        words.append(f"With the best division ({serving.name_of(best.case)}): {base.in_words(ratio)}, measured again.")
+    elif best is None:
+        words.append("No other division measured beats the last step.")
     if len(sums) == 1:
         words.append("Outputs are the same to the bit in every arm: not a line of the model changed.")
     else:

@@ -158,15 +158,20 @@ class Fleet:
 
     # ---- runs ----------------------------------------------------------------------------------------------------
 
-    def begin(self, seconds: float, steps: int = 1, stall: tuple[int, float] | None = None, most: int = 0) -> None:
-        """Start a closed loop: every instance does one request after the other for so long, at most ``most``."""
+    def begin(
+        self, seconds: float, steps: int = 1, stall: tuple[int, float] | None = None, most: int = 0, duty: int = 0
+    ) -> None:
+        """Start a closed loop: every instance does one request after the other for so long, at most ``most``.
+
+        ``duty``: percent of the time at work, asleep for the rest after each request (0: all of it).
+        """
         self.board.close()
         self.board = _core.Board(self.memory, clear=CAPACITY)
         self.window_s = seconds
         origin = _core.monotonic_ns() + LEAD_NS
         for i in range(len(self.children)):
             order = self._order(i, origin, origin + int(seconds * 1e9), steps, stall)
-            self._tell(i, order | ({"most": most} if most else {}))
+            self._tell(i, order | ({"most": most} if most else {}) | ({"duty": duty} if duty else {}))
 
     def finish(self) -> Run:
         """Wait for the end of what was begun."""
@@ -215,6 +220,14 @@ class Fleet:
         if stall:
             order |= {"stall_at": stall[0], "stall_ns": int(stall[1] * 1e9)}
         return order
+
+    def cpu_s(self) -> float:
+        """CPU time that the processes have used so far, seconds."""
+        ticks = 0
+        for child in self.children:
+            with open(f"/proc/{child.pid}/stat") as file:
+                ticks += sum(int(word) for word in file.read().rsplit(")", 1)[1].split()[11:13])  # utime, stime
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def ceilings(self) -> Ceilings:
         """Of the first instance: measured by its own threads on its own pages, all instances at the same time."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
@@ -25,6 +26,7 @@ WARM_S = {"quick": 0.5, "standard": 1.0, "full": 3.0}
 WINDOWS = 4
 SHARES = (0.5, 0.95, 0.99)
 TAIL = 256  # longest requests of a pass that are kept, for percentiles over passes
+HOG_MARGIN_S = 0.2  # a neighbour works on so long after the last arrival
 PROBES = 5  # halvings of the search for the highest rate
 FAR_S, FIXED_STEPS = 60.0, 5
 
@@ -112,7 +114,8 @@ class _Taken(NamedTuple):
 def samples(bench: Bench, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
     """One pass: fresh processes, and every case of the group on them. Raises NumabenchError.
 
-    Cases with a neighbour (``aggressor``, at work when ``on``) have a closed loop each; all others share one.
+    Cases with a neighbour (``aggressor``, at work when ``on``, for ``duty`` percent of the time) have a closed loop
+    each; all others share one.
     """
     first, profile = group[0], bench.options.profile
     with ExitStack() as stack:
@@ -124,8 +127,10 @@ def samples(bench: Bench, group: Sequence[Case], number: int, position: int, see
         steady = fleet.warm(WARM_S[profile])
         watch = Watch(first.cpus)
         watch.start()
-        shared = fleet.closed(WINDOW_S[profile]) if not hog else None
-        taken = [_take(case, fleet, hog, shared, bench, seed) for case in group]
+        # Without a neighbour: what all cases share, or the rate that arrivals are told from in all of them.
+        alone = fleet.closed(WINDOW_S[profile], int(first.params.get("steps", 1)))
+        shared, peak = None if hog else alone, alone.per_second
+        taken = [_take(case, fleet, hog, shared, peak, bench, seed) for case in group]
         extras = _predicted(first, fleet, taken[0].closed) if first.params.get("predict") else {}
         proofs, changes = fleet.prove(), watch.stop()
         return [
@@ -158,46 +163,68 @@ def _weights(stack: ExitStack, case: Case) -> int:
 
 
 def _hog(case: Case, machine: Machine) -> Place:
-    """The neighbour of a case: a model or a stream on CPUs of its own, memory beside them."""
+    """The neighbour of a case: a model or a stream on CPUs of its own, or roaming over the node; memory beside them."""
     cpus = tuple(int(c) for c in str(case.params["aggressor_cpus"]).split(","))
     preset = str(case.params["aggressor"])
     model = model_of(case) if preset == case.params["preset"] else presets.make(preset)
     node = machine.cpu(cpus[0]).node
     nodes = (layout.memory_of(machine, node if node is not None else machine.targets()[0]),)
-    return Place(Spec(model=model, cpus=cpus, nodes=nodes, wait="polite", tier=case.tier), cpus)
+    affinity = cpus
+    if case.params["binding"] != "cores":
+        cpus, affinity = (_core.ANY_CPU,) * len(cpus), places(case, machine)[0].affinity
+    return Place(Spec(model=model, cpus=cpus, nodes=nodes, wait="polite", tier=case.tier), affinity)
 
 
-def _take(case: Case, fleet: Fleet, hog: Fleet | None, shared: Run | None, bench: Bench, seed: int) -> _Taken:
+@contextmanager
+def _at_work(case: Case, hog: Fleet | None, seconds: float, more: dict[str, float], name: str) -> Iterator[None]:
+    """The neighbour works, if the case wants it, from before until after; what it did goes into ``more``."""
+    if hog is None or not case.params.get("on"):
+        yield
+        return
+    used, began = hog.cpu_s(), time.monotonic()
+    hog.begin(seconds, duty=int(case.params.get("duty", 0)))
+    yield
+    more[f"aggressor_{name}_per_s"] = hog.finish().per_second
+    more[f"aggressor_{name}_share"] = (hog.cpu_s() - used) / (time.monotonic() - began) / len(hog_cpus(case))
+
+
+def hog_cpus(case: Case) -> tuple[int, ...]:
+    """CPUs of the neighbour, none without one."""
+    return tuple(int(c) for c in str(case.params.get("aggressor_cpus", "")).split(",") if c)
+
+
+def _take(
+    case: Case, fleet: Fleet, hog: Fleet | None, shared: Run | None, peak: float, bench: Bench, seed: int
+) -> _Taken:
     """The closed loop, unless it is shared, and what the case asks for beside it."""
-    p, window = case.params, WINDOW_S[bench.options.profile]
+    p, window, steps = case.params, WINDOW_S[bench.options.profile], int(case.params.get("steps", 1))
     more: dict[str, float] = {}
-    active = hog if p.get("on") else None
-    if active:
-        active.begin(window)
-    closed = shared or fleet.closed(window)
-    if active:
-        more["aggressor_per_s"] = active.finish().per_second
+    closed = shared
+    if closed is None:
+        with _at_work(case, hog, window, more, "closed"):
+            closed = fleet.closed(window, steps)
     if p.get("stall_s"):
-        held = fleet.closed(max(window, 3 * float(p["stall_s"])), stall=(5, float(p["stall_s"])))
+        held = fleet.closed(max(window, 3 * float(p["stall_s"])), steps, stall=(5, float(p["stall_s"])))
         more["stalled_closed_requests"] = float(len(held.services))
         for share in SHARES:
             q = tails.quantile(held.services, share)
             if q.value is not None:
                 more[f"stalled_closed_p{share * 100:.0f}_ns"] = q.value
-    if p.get("bound_steps"):
+    if p.get("bound_steps") or p.get("bound_ms"):
         more |= _highest(case, fleet, closed, bench.machine, seed)
-    return _Taken(closed, _arrivals(case, fleet, closed, bench.machine, seed), more)
+    return _Taken(closed, _arrivals(case, fleet, hog, peak, bench.machine, seed, more), more)
 
 
 def _highest(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int) -> dict[str, float]:
     """The greatest Poisson rate at which p99 is proven to stay below the bound, by halving (as MLPerf Server).
 
-    The bound is so many times the closed loop's median service time. Raises NumabenchError when no rate keeps it.
+    The bound is given (``bound_ms``), or so many times the closed loop's median service time (``bound_steps``). Raises
+    NumabenchError when no rate keeps it.
     """
     p, cpu = case.params, free_cpu(machine, case.cpus)
     steps, count = int(p.get("steps", 1)), int(p["requests"])
-    bound = float(p["bound_steps"]) * median(closed.services) * steps
-    peak = closed.per_second / steps
+    bound = float(p.get("bound_ms", 0)) * 1e6 or float(p["bound_steps"]) * median(closed.services)
+    peak = closed.per_second
 
     def probe(rate: float) -> bool | None:
         run = fleet.opened(tails.arrivals(rate, count, seed), cpu, steps)
@@ -211,23 +238,25 @@ def _highest(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int)
     return {"highest_per_s": best, "bound_ns": bound, "probes": float(len(tried)), "peak_per_s": peak}
 
 
-def _arrivals(case: Case, fleet: Fleet, closed: Run, machine: Machine, seed: int) -> Run | None:
+def _arrivals(
+    case: Case, fleet: Fleet, hog: Fleet | None, peak: float, machine: Machine, seed: int, more: dict[str, float]
+) -> Run | None:
     """Requests at a share of the closed loop's own rate, or None where the case asks for none."""
     p = case.params
     count, share = int(p.get("requests", 0)), float(p.get("share", 0.7))
-    cpu = free_cpu(machine, case.cpus)
-    if not count or p.get("bound_steps"):
+    cpu = free_cpu(machine, (*case.cpus, *hog_cpus(case)))
+    if not count or case.unit == "requests/s":
         return None
     if cpu is None:
         if case.unit == "ns":
             raise NumabenchError("latency not valid: generator shares cores")
         return None
-    if not closed.per_second:
+    if not peak:
         raise NumabenchError("no request was served in the closed loop")
-    steps = int(p.get("steps", 1))
     stall = (count // 4, float(p["stall_s"])) if p.get("stall_s") else None
-    times = tails.arrivals(closed.per_second / steps * share, count, seed, str(p.get("arrivals", "poisson")))
-    return fleet.opened(times, cpu, steps, stall)
+    times = tails.arrivals(peak * share, count, seed, str(p.get("arrivals", "poisson")))
+    with _at_work(case, hog, times[-1] / 1e9 + HOG_MARGIN_S, more, "open"):
+        return fleet.opened(times, cpu, int(p.get("steps", 1)), stall)
 
 
 def _predicted(case: Case, fleet: Fleet, closed: Run) -> dict[str, float]:
@@ -259,7 +288,9 @@ def _sample(
     closed, run = taken.closed, taken.opened
     extras = extras | _figures(fleet, closed, run) | taken.more
     windows = tuple(closed.rates(WINDOWS))
-    value = closed.per_second
+    value, kept = closed.per_second, closed.services
+    if case.params.get("tail") == "open":
+        kept = run.latencies if run is not None else []
     if case.unit == "ns":
         assert run is not None
         windows = tuple(run.latencies)
@@ -267,14 +298,14 @@ def _sample(
         if tail.value is None:
             raise NumabenchError(tail.text())
         value = tail.value
-    elif case.params.get("bound_steps"):
+    elif case.unit == "requests/s":
         value = extras["highest_per_s"]
         windows = (value,)
     seen = _evidence(case, fleet, proofs, [closed] + ([run] if run else []), changes)
     flags = _flags(case, fleet, seen, proofs, changes, steady, run)
     return Sample(
         number=number, position=position, value=value, windows=windows, evidence=seen, flags=flags, extras=extras,
-        tail=tuple(sorted(closed.services, reverse=True)[:TAIL]),
+        tail=tuple(sorted(kept, reverse=True)[:TAIL]), tail_of=len(kept),
     )  # fmt: skip
 
 

@@ -133,6 +133,21 @@ static void test_serving(int wait)
     check(ticks[0] + ticks[1] > 0, "instance: time up to each meeting");
 
     nmb_board_clear(board, REQUESTS);
+    closed.opening = 1; /* the calls come before the first barrier: once per request */
+    check(serve_with(&closed, 5) == 0 && all_called(10) && nmb_instance_steps(instance) == 15, "instance: an opening");
+    closed.opening = 0;
+
+    nmb_board_clear(board, REQUESTS);
+    closed.stall_at = 1; /* its service takes 4 ms, so 16 ms go by until the third request */
+    closed.stall_ns = 4000000;
+    closed.duty = 25;
+    check(serve_with(&closed, 3) == 0 && board->claimed == 3, "instance: at work now and then");
+    check(board->requests[2].start - board->requests[1].start >= 4 * closed.stall_ns,
+          "instance: a quarter of the time");
+    closed.duty = 0;
+    closed.stall_ns = 0;
+
+    nmb_board_clear(board, REQUESTS);
     closed.until = now; /* long ago */
     check(serve_with(&closed, 5) == 0 && all_called(0) && !board->claimed, "instance: the window is over");
 

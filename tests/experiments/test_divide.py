@@ -138,7 +138,8 @@ def timed(cases: list[Case], times: Times, steps: int = 120) -> list[Series]:
             value=1e3 / usual * int(p["instances"]),
             windows=(1.0,),
             evidence=Evidence(proof="move_pages"),
-            extras={"p50_ns": usual * 1e6, "requests": float(steps)},
+            extras={"p50_ns": usual * 1e6},
+            tail_of=steps,
             tail=tuple(value * 1e6 for value in values),
         )
         passes = [structs.replace(sample, number=n, position=n) for n in range(8)]

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from numabench.experiments import ALL, find
 from numabench.experiments.story import STEPS
@@ -119,6 +120,55 @@ def test_neighbour_names_who_hurts() -> None:
     assert "could detect" in said("neighbour", taken(cases, lambda c: 100.0), machine)
 
 
+def test_neighbour_tells_latency_at_one_rate_and_what_apart_costs() -> None:
+    """p99 trebles beside a writer that shares the cores, and only there; the whole node would do twice as much."""
+    machine = facts.machine(MACHINES[0])
+    cases = plan("neighbour", machine, "quick")
+    series = []
+    for one in taken(cases, lambda c: 100.0 * len(c.cpus)):
+        p = one.case.params
+        hurt = p.get("on") and p["aggressor"] == "hog-write" and "unbound" in str(p["where"])
+        tail = tuple(sorted((1e6 + i * 1e3 for i in range(60)), reverse=True))
+        samples = tuple(
+            replace(
+                sample,
+                tail=tuple(x * (3 if hurt else 1) for x in tail),
+                tail_of=60,
+                extras={"open_requests": 60.0, "open_p50_ns": 2e6 if hurt else 1e6},
+            )
+            for sample in one.samples
+        )
+        series.append(replace(one, samples=samples))
+    words = said("neighbour", series, machine)
+    assert words.count("at a fixed rate") == 1
+    assert (
+        "median latency 2.00x [2.00, 2.00], p99 3.00x [3.00, 3.00] while a neighbour (same cores, unbound) writes"
+        in words
+    )
+    assert "Keeping apart costs llm-decode" in words
+    asked = {c.params.get("requests") for c in cases if c.params.get("aggressor")}
+    assert asked == {60}
+    for case in (c for c in cases if c.params.get("aggressor")):
+        hog = instance.hog_cpus(case)
+        assert instance.free_cpu(machine, (*case.cpus, *hog)) is not None
+
+
+def test_story_measures_the_best_division_again() -> None:
+    machine = facts.machine(MACHINES[0])
+    cases = plan("story", machine)
+    assert any(str(case.params["step"]).startswith("size ") for case in cases)
+    series = taken(cases, lambda c: 150.0 if str(c.params.get("step")).startswith("size ") else 100.0)
+    again = find("story").again(series, machine, Options())  # type: ignore[attr-defined]
+    assert [case.params["step"] for case in again] == ["fresh last", "fresh best", "fresh start"]
+    series += taken(again, lambda c: 130.0 if "best" in str(c.params["step"]) else 100.0)
+    words = said("story", series, machine)
+    assert "With the best division" in words
+    assert "1.30x" in words
+    assert "The same against the same: 1.00x" in words
+    level = taken(cases, lambda c: 100.0 if str(c.params["step"]) in ("thp", "naive") else 90.0)
+    assert find("story").again(level, machine, Options()) == []  # type: ignore[attr-defined]
+
+
 def test_frontend_finds_how_many_to_leave() -> None:
     machine = facts.machine(MACHINES[0])
     cases = plan("frontend", machine)
@@ -130,13 +180,20 @@ def test_frontend_finds_how_many_to_leave() -> None:
 
     words = said("frontend", taken(cases, value), machine)
     assert "leaving 1 core(s) gives 1.9" in words
-    assert "nothing that these passes" in said("frontend", taken(cases, lambda c: 100.0), machine)
+    same = said("frontend", taken(cases, lambda c: 100.0), machine)
+    assert same.count("leaving cores brings no throughput that these passes could detect") == 4
+    assert {(c.params["where"], c.params["duty"]) for c in cases} == {
+        (where, duty) for where in ("own node", "other node") for duty in (0, 50, 100)
+    }
 
 
 def test_story_is_one_change_a_step() -> None:
     machine = facts.machine(MACHINES[1])
     cases = [case for case in plan("story", machine) if not case.unavailable]
-    steps = [case for case in cases if not str(case.params["step"]).startswith("without")]
+    names = [name for name, _, _ in STEPS]
+    steps = [case for case in cases if case.params["step"] in names]
+    assert steps[1].params | {"arm": 0, "step": "naive"} == steps[0].params
+    steps.pop(1)
     assert next(case.params["step"] for case in steps) == "naive"
     for before, after in itertools.pairwise(steps):
         ignored = {"arm", "step", "nodes"}
@@ -171,9 +228,6 @@ def test_story_multiplies_and_checks_the_work() -> None:
     assert "3.00x" in words or "2.99x" in words or "3.01x" in words
     assert "same to the bit" in words
     odd = [s for s in series if s.samples]
-    import msgspec
-
-    replace = msgspec.structs.replace
     other = replace(odd[0].samples[0], evidence=Evidence(checksum="other"))
     broken = replace(odd[0], samples=(other, *odd[0].samples[1:]))
     assert "Outputs differ" in said("story", [broken, *odd[1:]], machine)
@@ -207,5 +261,7 @@ def test_scaling_runs_models_in_the_full_profile_only() -> None:
     for profile in ("quick", "standard"):
         assert all(case.job != "instance" for case in plan("scaling", two_nodes(), profile))
     cases = [case for case in plan("scaling", two_nodes(), "full") if case.job == "instance"]
-    assert {case.params["by"] for case in cases} == {"threads", "instances", "crowded"}
+    assert {case.params["by"] for case in cases} == {"threads", "instances", "parts", "crowded"}
+    for case in (case for case in cases if case.params["by"] == "parts"):
+        assert int(case.params["instances"]) * int(case.params["threads"]) == 2
     assert len({case.label for case in cases}) == len(cases)
