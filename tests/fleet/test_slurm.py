@@ -214,7 +214,7 @@ def test_reframe_holds_figures_against_a_baseline(world: World, tmp_path: Path) 
     assert done.returncode == 1, done.stdout + done.stderr
     (failed,) = reframed.failed(report)
     assert failed.startswith("n5: performance error")
-    assert "bw_read_local=126.0, expected 180.0" in failed
+    assert "bw_read_local=126.0 GB/s, expected 180.0" in failed
 
 
 MPIRUN = ["mpirun", "--allow-run-as-root"]
