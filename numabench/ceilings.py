@@ -8,8 +8,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from numabench.analysis.bounds import Ceilings
+from numabench.errors import UsageError
+from numabench.machine import Machine
 from numabench.record import Record
 from numabench.series import Series
+from numabench.units import format_numbers
 
 Slower = Mapping[tuple[int, int], float]
 _PRECISIONS = ("f32", "f64")
@@ -22,9 +25,21 @@ class Known(NamedTuple):
     ceilings: Ceilings = Ceilings()
 
     @classmethod
-    def of(cls, record: Record) -> Known:
-        """All of it."""
+    def of(cls, record: Record, machine: Machine) -> Known:
+        """All of it. Raises UsageError for a record of another kind of machine."""
+        pairs = {
+            "CPU": (record.machine.cpu_model, machine.cpu_model),
+            "nodes": _nodes(record.machine, machine),
+        }
+        for what, (measured, here) in pairs.items():
+            if measured != here:
+                raise UsageError(f"--record is of another machine ({what} {measured}, here {here}): measure this one")
         return cls(slower(record), ceilings(record))
+
+
+def _nodes(*machines: Machine) -> tuple[str, ...]:
+    """CPUs of every node, of each machine."""
+    return tuple("; ".join(f"{n.id}: {format_numbers(n.cpus)}" for n in machine.nodes) for machine in machines)
 
 
 def slower(record: Record) -> dict[tuple[int, int], float]:

@@ -173,8 +173,8 @@ def diagnose(
     if bool(command) == (pid is not None):
         raise UsageError("give either --pid N or -- COMMAND")
     watched = parse_seconds(seconds)
-    known = Known.of(records.load(file)) if file else Known()
     machine = Machine.load()
+    known = Known.of(records.load(file), machine) if file else Known()
     with Telling() as told:
         found = (
             diagnosing.diagnose_pid(pid, machine, watched, known, told)

@@ -8,6 +8,7 @@ import pytest
 
 from numabench import session
 from numabench.ceilings import Known, ceilings, slower
+from numabench.errors import UsageError
 from numabench.record import Record
 from numabench.series import Options, Series
 from tests.fakes import Fake, two_nodes
@@ -37,7 +38,7 @@ def test_ceilings_are_the_records_own_figures(record: Record) -> None:
     assert counts <= set(found.gb_per_s[0, 0]), "as many teams as scaling had"
     assert set(found.gflop_per_s) == {"f32", "f64"}
     assert found.gflop_per_s["f32"].keys() <= {len(s.case.cpus) for s in of(record, "gemm", "gemm_f32")}
-    assert found.idle_ns == Known.of(record).ceilings.idle_ns
+    assert found == Known.of(record, record.machine).ceilings
     assert found.idle_ns[0, 1] > found.idle_ns[0, 0]
 
 
@@ -49,6 +50,13 @@ def test_time_of_a_remote_access_is_the_larger_of_both_penalties(record: Record)
     )
     assert found[0, 0] == pytest.approx(1.0)
     assert found[0, 1] == pytest.approx(max(latency[0, 1] / latency[0, 0], reads[0, 0] / reads[0, 1]))
+
+
+def test_a_record_of_another_machine_is_refused(record: Record) -> None:
+    with pytest.raises(UsageError, match=r"another machine \(CPU"):
+        Known.of(record, replace(record.machine, cpu_model="something else"))
+    with pytest.raises(UsageError, match=r"another machine \(nodes 0: 0; 1: 1, here 0: 0"):
+        Known.of(record, replace(record.machine, nodes=record.machine.nodes[:1]))
 
 
 def test_what_is_not_to_be_trusted_is_a_hole(record: Record) -> None:
