@@ -272,33 +272,35 @@ static NMB_INLINE GEMM_TARGET void GEMM_NAME(strip)(const size_t rows, size_t kc
         GEMM_NAME(tile)(rows, kc, a, b, alpha, beta, c + j, ldc, n - j < nr ? n - j : nr, next + i * ld_next);
 }
 
+/* A function for each height: compilers take very much longer over a single one with all of them inside. */
 #define GEMM_STRIP(rows)                                                                                               \
-    case rows:                                                                                                         \
+    static __attribute__((noinline)) GEMM_TARGET void GEMM_NAME(strip_##rows)(                                         \
+        size_t kc, const GEMM_W *a, const GEMM_W *b, GEMM_S alpha, GEMM_S beta, GEMM_T *c, size_t ldc, size_t n,       \
+        const GEMM_IN *next, size_t ld_next)                                                                           \
+    {                                                                                                                  \
         if (rows <= GEMM_MR)                                                                                           \
             GEMM_NAME(strip)(rows, kc, a, b, alpha, beta, c, ldc, n, next, ld_next);                                   \
-        break;
-static GEMM_TARGET void GEMM_NAME(rows)(size_t m, size_t kc, const GEMM_W *a, const GEMM_W *b, GEMM_S alpha,
-                                        GEMM_S beta, GEMM_T *c, size_t ldc, size_t n, const GEMM_IN *next,
-                                        size_t ld_next)
-{
-    switch (m) {
-        GEMM_STRIP(1)
-        GEMM_STRIP(2)
-        GEMM_STRIP(3)
-        GEMM_STRIP(4)
-        GEMM_STRIP(5)
-        GEMM_STRIP(6)
-        GEMM_STRIP(7)
-        GEMM_STRIP(8)
-        GEMM_STRIP(9)
-        GEMM_STRIP(10)
-        GEMM_STRIP(11)
-        GEMM_STRIP(12)
-        GEMM_STRIP(13)
-        GEMM_STRIP(14)
     }
-}
+GEMM_STRIP(1)
+GEMM_STRIP(2)
+GEMM_STRIP(3)
+GEMM_STRIP(4)
+GEMM_STRIP(5)
+GEMM_STRIP(6)
+GEMM_STRIP(7)
+GEMM_STRIP(8)
+GEMM_STRIP(9)
+GEMM_STRIP(10)
+GEMM_STRIP(11)
+GEMM_STRIP(12)
+GEMM_STRIP(13)
+GEMM_STRIP(14)
 #undef GEMM_STRIP
+static void (*const GEMM_NAME(strips)[])(size_t, const GEMM_W *, const GEMM_W *, GEMM_S, GEMM_S, GEMM_T *, size_t,
+                                         size_t, const GEMM_IN *, size_t) = {
+    GEMM_NAME(strip_1),  GEMM_NAME(strip_2),  GEMM_NAME(strip_3),  GEMM_NAME(strip_4), GEMM_NAME(strip_5),
+    GEMM_NAME(strip_6),  GEMM_NAME(strip_7),  GEMM_NAME(strip_8),  GEMM_NAME(strip_9), GEMM_NAME(strip_10),
+    GEMM_NAME(strip_11), GEMM_NAME(strip_12), GEMM_NAME(strip_13), GEMM_NAME(strip_14)};
 
 /* One multiplication; 0 when asked to stop. k = 0 runs once with empty slivers: C = beta C. */
 static GEMM_TARGET int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, size_t nc)
@@ -331,12 +333,13 @@ static GEMM_TARGET int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, 
                     else if (!j)
                         GEMM_NAME(pack_a)(sliver, source, x->lda, rows, kn);
                     const int packed = j || turned;
-                    GEMM_NAME(rows)(rows, deep, sliver, packed_b, (GEMM_S)(GEMM_T)x->alpha,
-                                    k ? 1 : (GEMM_S)(GEMM_T)x->beta, c + (i + r) * x->ldc + j, x->ldc, nb,
-                                    s + 1 == slivers ? (const GEMM_IN *)sliver
-                                    : packed         ? (const GEMM_IN *)(sliver + rows * deep)
-                                                     : source + rows * x->lda,
-                                    packed ? deep * sizeof(GEMM_W) / sizeof(GEMM_IN) : x->lda);
+                    GEMM_NAME(strips)
+                    [rows - 1](deep, sliver, packed_b, (GEMM_S)(GEMM_T)x->alpha, k ? 1 : (GEMM_S)(GEMM_T)x->beta,
+                               c + (i + r) *x->ldc + j, x->ldc, nb,
+                               s + 1 == slivers ? (const GEMM_IN *)sliver
+                               : packed         ? (const GEMM_IN *)(sliver + rows *deep)
+                                                : source + rows *x->lda,
+                               packed ? deep *sizeof(GEMM_W) / sizeof(GEMM_IN) : x->lda);
                 }
             }
             k += kn;

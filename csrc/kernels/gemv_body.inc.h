@@ -170,6 +170,21 @@ static NMB_INLINE GEMV_TARGET int GEMV_NAME(sweep)(const size_t mb, const size_t
     return 1;
 }
 
+/* A function for each shape: compilers take very much longer over a single one with all of them inside. */
+#define GEMV_SWEEP(mb, nv)                                                                                             \
+    static __attribute__((noinline)) GEMV_TARGET int GEMV_NAME(sweep_##mb##_##nv)(                                     \
+        const nmb_args *args, size_t m, size_t k, const GEMV_A *a, const GEMV_B *b, GEMV_C *c, GEMV_S beta)            \
+    {                                                                                                                  \
+        return mb > GEMV_NAME(lanes) || GEMV_NAME(sweep)(mb, nv, args, m, k, a, b, c, beta);                           \
+    }
+GEMV_SWEEP(1, 1)
+GEMV_SWEEP(1, 2)
+GEMV_SWEEP(2, 2)
+GEMV_SWEEP(4, 2)
+GEMV_SWEEP(8, 2)
+GEMV_SWEEP(16, 2)
+#undef GEMV_SWEEP
+
 static GEMV_TARGET int GEMV_NAME(once)(const nmb_args *args)
 {
     const size_t lanes = GEMV_NAME(lanes);
@@ -187,17 +202,17 @@ static GEMV_TARGET int GEMV_NAME(once)(const nmb_args *args)
             /* Two vectors of as few rows each as will do: a group of weights that is loaded serves both. */
             int on;
             if (lanes >= 16 && m > 16)
-                on = GEMV_NAME(sweep)(16, 2, args, m, k, a, b, c, beta);
+                on = GEMV_NAME(sweep_16_2)(args, m, k, a, b, c, beta);
             else if (lanes >= 8 && m > 8)
-                on = GEMV_NAME(sweep)(8, 2, args, m, k, a, b, c, beta);
+                on = GEMV_NAME(sweep_8_2)(args, m, k, a, b, c, beta);
             else if (lanes >= 4 && m > 4)
-                on = GEMV_NAME(sweep)(4, 2, args, m, k, a, b, c, beta);
+                on = GEMV_NAME(sweep_4_2)(args, m, k, a, b, c, beta);
             else if (lanes >= 2 && m > 2)
-                on = GEMV_NAME(sweep)(2, 2, args, m, k, a, b, c, beta);
+                on = GEMV_NAME(sweep_2_2)(args, m, k, a, b, c, beta);
             else if (m > 1)
-                on = GEMV_NAME(sweep)(1, 2, args, m, k, a, b, c, beta);
+                on = GEMV_NAME(sweep_1_2)(args, m, k, a, b, c, beta);
             else
-                on = GEMV_NAME(sweep)(1, 1, args, m, k, a, b, c, beta);
+                on = GEMV_NAME(sweep_1_1)(args, m, k, a, b, c, beta);
             if (!on)
                 return 0;
             from += k;

@@ -18,7 +18,7 @@ X86 = platform.machine() == "x86_64"
 TIERS = [name for name in ("scalar", "avx2", "avx512", "neon") if name in kernels.tiers()]
 REGISTER = {"scalar": "", "avx2": "%ymm", "avx512": "%zmm", "neon": ""}
 NT_STORE = re.compile(r"^(v?movnt|stnp)")
-FMA = re.compile(r"^(vfn?m(add|sub)\d+[ps]d|fmadd|fmla)")
+FMA = re.compile(r"^(vfn?m(add|sub)\d+[ps][sd]|fmadd|fmla)")
 # Memory reached in vectors; moves between registers are how compilers keep what lasts over a loop.
 VECTOR = re.compile(r"%[yz]mm|^v?p?gather|^v?(movdq[au]|mov[au]p[sd]|lddqu).*\(")
 LONG_CHAINS = {15, 16}  # park pointers in vector registers on x86-64 (chase.inc.h)
@@ -75,8 +75,25 @@ def loops(lines: list[Line]) -> list[list[Line]]:
     return found
 
 
+SUFFIX = {"avx512_bf16": "_dp", "avx512_vnni": "_vnni"}
+
+
 def function_of(kernel: _core.Kernel) -> str:
-    return f"nmb_stream_{kernel.name}" if kernel.family == "stream" else f"nmb_{kernel.name}"
+    family = "stream_" if kernel.family == "stream" else ""
+    return f"nmb_{family}{kernel.name}{SUFFIX.get(kernel.variant or '', '')}"
+
+
+def product(kernel: _core.Kernel) -> re.Pattern[str]:
+    """The multiplication that a kernel of this element type and variant is made of."""
+    kind = kernel.name.rsplit("_", 1)[1]
+    if kernel.variant in SUFFIX:
+        return re.compile("vdpbf16ps" if kind == "bf16" else "vpdpbusd")
+    if kernel.tier == "scalar":
+        return re.compile("v?imul" if kind == "s8" else "mulss|mulsd")
+    if kind == "s8":
+        return re.compile("vpmaddwd|smull|sadalp|mul")
+    letter = "d" if kind == "f64" else "s"
+    return re.compile(rf"vfmadd\d+p{letter}|fmla")
 
 
 MEMORY = [k for tier in kernels.tiers().values() for k in tier.kernels.values() if k.sliced]
@@ -94,7 +111,10 @@ def test_instructions(kernel: _core.Kernel, functions: dict[tuple[str, str], lis
     assert loops(lines)
     assert not [line.text for line in lines if re.search(r"mem(cpy|set|move)", line.text)]
     fma = [line.text for line in lines if FMA.match(line.text)]
-    assert bool(fma) == (kernel.name.startswith("triad") and kernel.tier in {"avx2", "avx512", "neon"})
+    if kernel.family == "blas1":
+        assert any(product(kernel).match(line.text) for loop in loops(lines) for line in loop)
+    else:
+        assert bool(fma) == (kernel.name.startswith("triad") and kernel.tier in {"avx2", "avx512", "neon"})
     if kernel.family == "stride" or (X86 and kernel.tier == "scalar"):
         assert not [line.text for line in lines if VECTOR.search(line.text)]
     elif X86:
@@ -185,3 +205,45 @@ def test_rows_are_written_as_their_name_says(
     assert any(re.match(r"sfence|dmb", text) for text in lines) == kernel.nt
     assert all(REGISTER[kernel.tier] in text for text in stores)
     assert not [text for text in lines if re.match(r"vp?scatter", text) or re.search(r"mem(cpy|set|move)", text)]
+
+
+COMPUTING = [
+    kernel
+    for _, _, usable, found in _core.tiers()
+    for kernel in found
+    if usable and kernel.family in ("gemm", "gemv", "blas1")
+]
+
+
+def parts(kernel: _core.Kernel, functions: dict[tuple[str, str], list[Line]]) -> dict[str, list[Line]]:
+    """The functions in which a multiplication spends its time, by what they are for: height or shape of the tile."""
+    tag = function_of(kernel).removeprefix(f"nmb_{kernel.family}_")
+    found = re.compile(rf"nmb_{kernel.family}_(strip|sweep)_([\d_]+)_{tag}")
+    named = {name: lines for (tier, name), lines in functions.items() if tier == kernel.tier}
+    if kernel.family == "blas1":
+        return {"all": named[function_of(kernel)]}
+    mine = {match[2]: lines for name, lines in named.items() if (match := found.fullmatch(name)) and loops(lines)}
+    assert mine, f"{kernel.tier} has no loops for {kernel.name}"
+    return mine
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("kernel", COMPUTING, ids=lambda k: f"{k.tier}-{k.name}-{k.variant}")
+def test_products_are_made_in_loops_by_the_tier_s_instruction(
+    kernel: _core.Kernel, functions: dict[tuple[str, str], list[Line]]
+) -> None:
+    """Each height of tile has a loop with the multiplication, of the tier's registers, as often as rows and vectors."""
+    wanted, register = product(kernel), REGISTER[kernel.tier]
+    found = parts(kernel, functions)
+    if kernel.family == "gemm":
+        assert {int(height) for height in found} == set(range(1, kernel.shape[0] + 1))
+    for name, lines in found.items():
+        inside = [[line.text for line in loop if wanted.match(line.text)] for loop in loops(lines)]
+        most = max(inside, key=len)
+        assert most, f"{name}: no {wanted.pattern} in a loop"
+        if kernel.tier != "scalar":
+            assert all(register in text for text in most), name
+        if kernel.family == "gemm":  # every row meets every vector of a row of B
+            lanes = {"scalar": 8, "avx2": 32, "avx512": 64}[kernel.tier] // kernel.sizes[2]
+            vectors = kernel.shape[1] // lanes if kernel.tier != "scalar" else kernel.shape[1]
+            assert len(most) >= int(name) * vectors, name
