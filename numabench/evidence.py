@@ -142,7 +142,7 @@ def impossible(kernel: _core.Kernel, stamp: _core.Stamp) -> bool:
     A load that waits for its predecessor takes 3 cycles at least, and no core moves 512 bytes of arrays in one.
     """
     hz, seconds = max(stamp.core_hz_before, stamp.core_hz_after), (stamp.end_ns - stamp.start_ns) / 1e9
-    if not hz or seconds <= 0 or kernel.family not in ("stream", "stride", "chase"):
+    if not hz or seconds <= 0 or kernel.family not in ("stream", "stride", "blas1", "chase"):
         return False
     each = kernel.bytes_read + kernel.bytes_written
     most = _core.MAX_CHAINS / 3 if kernel.dependent else 512 / each
@@ -151,7 +151,7 @@ def impossible(kernel: _core.Kernel, stamp: _core.Stamp) -> bool:
 
 def prefetch(case: Case, twins: dict[str, float]) -> str:
     """Whether fetching ahead has a part in the figure: by the kind of access, or as the twin shows."""
-    if kernels.kernel(case.kernel, case.tier).family in ("stream", "stride", "gemm", "gemv"):
+    if kernels.kernel(case.kernel, case.tier).family in ("stream", "stride", "blas1", "gemm", "gemv"):
         return "sequential"
     if "apart" not in twins:
         return ""

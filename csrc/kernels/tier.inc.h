@@ -4,6 +4,7 @@
 #include "../nmb.h"
 #include "vec.h"
 
+#include "blas1.inc.h"
 #include "chase.inc.h"
 #include "gather.inc.h"
 #include "gemm.inc.h"
@@ -16,7 +17,8 @@
 #include "sync.inc.h"
 
 static const nmb_kernel kernels[] = {NMB_CHASE_ROWS NMB_STRIDE_ROWS NMB_STREAM_ROWS NMB_MIX_ROWS NMB_GATHER_ROWS
-                                         NMB_SHARED_ROWS NMB_SYNC_ROWS NMB_GEMV_ROWS NMB_PEAK_ROWS NMB_GEMM_ROWS};
+                                         NMB_SHARED_ROWS NMB_SYNC_ROWS NMB_BLAS1_ROWS,
+                                     NMB_GEMV_ROWS NMB_PEAK_ROWS NMB_GEMM_ROWS};
 
 extern const nmb_tier NMB_TIER;
 const nmb_tier NMB_TIER = {NMB_TIER_NAME, NMB_TIER_LEVEL, kernels, sizeof kernels / sizeof *kernels, 0};

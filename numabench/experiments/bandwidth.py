@@ -20,7 +20,7 @@ class Bandwidth:
 
     name = "bandwidth"
     question = "How many GB/s do the cores of node i draw from memory of node j?"
-    families: tuple[str, ...] = ("stream",)
+    families: tuple[str, ...] = ("stream", "blas1")
     standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:

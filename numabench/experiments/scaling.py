@@ -29,7 +29,7 @@ class Scaling:
 
     name = "scaling"
     question = "How many threads fill the memory pipe, and how many still speed up a multiplication?"
-    families: tuple[str, ...] = ("stream", "gemm")
+    families: tuple[str, ...] = ("stream", "blas1", "gemm")
     standard = True
 
     def unavailable(self, machine: Machine, options: Options) -> str | None:

@@ -28,6 +28,7 @@ from numabench.jobs.base import Family, family_of
 from numabench.series import Case
 
 FAMILIES: dict[str, Family] = {
+    "blas1": stream,
     "chase": chase,
     "contend": contend,
     "converge": converge,

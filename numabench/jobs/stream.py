@@ -84,10 +84,34 @@ def fairness(windows: Sequence[Stamps]) -> dict[str, float]:
     return {"fairness": min(shares) / max(shares)} if len(shares) > 1 else {}
 
 
+def _fill_elements(bench: Bench, kernel: _core.Kernel, regions: list[tuple[int, _core.Region]], seed: int) -> None:
+    """Numbers of the kernel's own size: parts of an f64 may be denormal, which some cores take long over."""
+    size, rows = kernel.element_bytes, _core.setup_kernel("fill_rows")
+    works = [
+        _core.Work(
+            rows,
+            a=(region, 0),
+            chains=size,
+            m=1,
+            n=region.bytes // size,
+            lda=region.bytes // size,
+            scalar=1.0,
+            seed=seed + part,
+            loops=1,
+        )
+        for part, (_, region) in enumerate(regions)
+    ]
+    bench.team(tuple(cpu for cpu, _ in regions)).run(works)
+
+
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
     """The case's kernel on every thread."""
     kernel = kernels.kernel(case.kernel, case.tier)
     stride = int(case.params.get("stride", 0))
+    if kernel.element_bytes < 8:
+        _fill_elements(
+            bench, kernel, [(cpu, buffers[i % len(buffers)].region) for i, cpu in enumerate(case.cpus)], seed
+        )
     works = [
         work_on(kernel, buffers[part % len(buffers)].region, seed + part, stride, int(fixed))
         for part in range(len(case.cpus))

@@ -111,6 +111,74 @@ static void check_products(const char *tier, const nmb_kernel *kernel)
     report(tier, kernel, "products, tails, surroundings", cases, wrong);
 }
 
+/* One round of dot or axpy in place: what it returns. */
+static uint64_t blas1_reference(const nmb_kernel *kernel, void *a, const void *b, size_t n, double scalar)
+{
+    const unsigned size = kernel->element_bytes;
+    const int dot = kernel->bytes_written == 0, whole = size == 1;
+    uint64_t digest = 0;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double x = element(a, i, size, 0), y = element(b, i, size, 0);
+        sum += x * y;
+        if (!dot)
+            set_element(a, i, size, 0, x + scalar * y);
+    }
+    if (dot)
+        set_element(&digest, 0, size < 4 ? 4 : size, whole, sum);
+    return digest;
+}
+
+/* Lengths and misalignments, arrays beside pages that cannot be touched. `changed` of 0 to 2 n - 1: that element has
+ * another value than usual; *result is what the kernel returned. */
+static const char *blas1_case(const nmb_kernel *kernel, size_t n, size_t shift, int at_end, uint64_t loops,
+                              size_t changed, uint64_t *result)
+{
+    const unsigned size = kernel->element_bytes;
+    void *place[2], *want[2];
+    for (size_t i = 0; i < 2; i++) {
+        const size_t from = (shift + 3 * i * shift) % NMB_LINE / size * size;
+        const size_t offset = at_end ? buffers[i].bytes - n * size - from : from;
+        memset(buffers[i].base, 0x5a, buffers[i].bytes);
+        place[i] = buffers[i].base + offset;
+        want[i] = buffers[i].want + offset;
+        for (size_t k = 0; k < n; k++)
+            set_element(place[i], k, size, 0, (double)(k * (i + 3) % 7 + 1 + (i * n + k == changed)));
+        memcpy(buffers[i].want, buffers[i].base, buffers[i].bytes);
+    }
+    nmb_args args = {.a = place[0], .b = place[1], .bytes = n * size, .scalar = -3};
+    uint64_t truth = 0;
+    *result = kernel->fn(&args, loops);
+    for (uint64_t round = 0; round < loops; round++)
+        truth = 2 * truth + blas1_reference(kernel, want[0], want[1], n, args.scalar);
+    for (int i = 0; i < 2; i++)
+        if (memcmp(buffers[i].base, buffers[i].want, buffers[i].bytes))
+            return "arrays or their surroundings hold other values than the reference";
+    return *result == truth ? NULL : "another sum than the reference";
+}
+
+static void check_blas1(const char *tier, const nmb_kernel *kernel)
+{
+    const size_t n = 600 / kernel->element_bytes + 3; /* a turn of the widest loop, vectors and single elements */
+    const char *wrong = NULL;
+    unsigned cases = 0;
+    uint64_t usual, seen;
+    for (size_t l = 0; l < COUNT(lengths) && !wrong; l++)
+        for (size_t shift = 0; shift < NMB_LINE && !wrong; shift += kernel->element_bytes)
+            for (int at_end = 0; at_end < 2 && !wrong; at_end++, cases++)
+                wrong =
+                    blas1_case(kernel, lengths[l], shift, at_end, shift / kernel->element_bytes % 3, SIZE_MAX, &seen);
+    report(tier, kernel, "sums, tails, surroundings", cases, wrong);
+    if (kernel->bytes_written) /* what is left has been compared element by element */
+        return;
+    blas1_case(kernel, n, 8, 0, 1, SIZE_MAX, &usual);
+    for (size_t changed = 0; changed < 2 * n && !wrong; changed++) {
+        blas1_case(kernel, n, 8, 0, 1, changed, &seen);
+        wrong = seen == usual ? "an element counts for nothing" : NULL;
+    }
+    report(tier, kernel, "accounting", (unsigned)(2 * n), wrong);
+}
+
 static void check_peak(const char *tier, const nmb_kernel *kernel)
 {
     static const size_t steps[] = {0, 1, 7, 100};
@@ -121,4 +189,33 @@ static void check_peak(const char *tier, const nmb_kernel *kernel)
             wrong = "another number of multiply-adds than the row says";
     }
     report(tier, kernel, "multiply-adds counted", COUNT(steps), wrong);
+}
+
+/* Rows of a table with another table's worth of memory around it; every cut of the work into calls has the same sum. */
+static void check_gather(const char *tier, const nmb_kernel *kernel)
+{
+    enum { ROWS = 37, COUNTED_ROWS = 41, MAX_WORDS = 8 * 64 };
+    static uint64_t table[ROWS * MAX_WORDS];
+    static uint32_t index[COUNTED_ROWS];
+    static const uint64_t calls[] = {0, 1, 2, 3, COUNTED_ROWS - 1, COUNTED_ROWS, COUNTED_ROWS + 1, 200};
+    const char *wrong = NULL;
+    unsigned cases = 0;
+    for (size_t i = 0; i < COUNT(table); i++)
+        table[i] = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    for (uint32_t i = 0; i < COUNTED_ROWS; i++)
+        index[i] = i * 29 % ROWS;
+    for (unsigned lines = 1; lines <= 8; lines++)
+        for (size_t c = 0; c < COUNT(calls); c++, cases++) {
+            nmb_args args = {.a = table, .b = index, .k = COUNTED_ROWS, .chains = lines, .cursor = {index + 5}};
+            uint64_t sum = 0, want = 0, at = 5;
+            for (int turn = 0; turn < 3; turn++) {
+                sum += kernel->fn(&args, calls[c]);
+                for (uint64_t i = 0; i < calls[c]; i++, at = (at + 1) % COUNTED_ROWS)
+                    for (unsigned w = 0; w < lines * 8; w++)
+                        want += table[index[at] * lines * 8 + w];
+            }
+            if (sum != want || args.cursor[0] != (void *)&index[at])
+                wrong = "other sum or cursor than the reference";
+        }
+    report(tier, kernel, "sums of rows", cases, wrong);
 }

@@ -164,7 +164,8 @@ static void time_kernel(const char *tier, const nmb_kernel *kernel, const nmb_cl
             const uint64_t took = nmb_clock_now(clock) - begin;
             best = took < best ? took : best;
         }
-        const double bytes = (double)(kernel->bytes_read + kernel->bytes_written) * ELEMENTS * LOOPS;
+        const double elements = (double)(ELEMENTS * sizeof(double) / kernel->element_bytes) * LOOPS;
+        const double bytes = (double)(kernel->bytes_read + kernel->bytes_written) * elements;
         printf(" %.1f", bytes / ((double)best * 1e9 / clock->hz));
     }
     printf(" GB/s at shifts of 0, 8, 16, 24, 40, 56 bytes\n");
@@ -284,35 +285,6 @@ static void check_chase(const char *tier, const nmb_kernel *kernel)
     report(tier, kernel, "cursors", cases, wrong);
 }
 
-/* Rows of a table with another table's worth of memory around it; every cut of the work into calls has the same sum. */
-static void check_gather(const char *tier, const nmb_kernel *kernel)
-{
-    enum { ROWS = 37, COUNTED_ROWS = 41, MAX_WORDS = 8 * 64 };
-    static uint64_t table[ROWS * MAX_WORDS];
-    static uint32_t index[COUNTED_ROWS];
-    static const uint64_t calls[] = {0, 1, 2, 3, COUNTED_ROWS - 1, COUNTED_ROWS, COUNTED_ROWS + 1, 200};
-    const char *wrong = NULL;
-    unsigned cases = 0;
-    for (size_t i = 0; i < COUNT(table); i++)
-        table[i] = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    for (uint32_t i = 0; i < COUNTED_ROWS; i++)
-        index[i] = i * 29 % ROWS;
-    for (unsigned lines = 1; lines <= 8; lines++)
-        for (size_t c = 0; c < COUNT(calls); c++, cases++) {
-            nmb_args args = {.a = table, .b = index, .k = COUNTED_ROWS, .chains = lines, .cursor = {index + 5}};
-            uint64_t sum = 0, want = 0, at = 5;
-            for (int turn = 0; turn < 3; turn++) {
-                sum += kernel->fn(&args, calls[c]);
-                for (uint64_t i = 0; i < calls[c]; i++, at = (at + 1) % COUNTED_ROWS)
-                    for (unsigned w = 0; w < lines * 8; w++)
-                        want += table[index[at] * lines * 8 + w];
-            }
-            if (sum != want || args.cursor[0] != (void *)&index[at])
-                wrong = "other sum or cursor than the reference";
-        }
-    report(tier, kernel, "sums of rows", cases, wrong);
-}
-
 /* Whether a line holds one value in [1, 2) everywhere (`written`), else 1, 2, 3 ... times `first`. */
 static int holds(const double *line, unsigned words, double first, int written)
 {
@@ -397,6 +369,10 @@ int main(int argc, char **argv)
                 report(tiers[t].name, kernel, "counts", 1, line == 12 && last == 11 ? NULL : "five additions to 7");
             } else if (kernel->needs & ~features) {
                 printf("unavailable %s/%s: this CPU has no %s\n", tiers[t].name, kernel->name, kernel->variant);
+            } else if (!strcmp(kernel->family, "blas1")) {
+                check_blas1(tiers[t].name, kernel);
+                if (timed)
+                    time_kernel(tiers[t].name, kernel, &clock);
             } else if (!strncmp(kernel->family, "gem", 3)) {
                 check_products(tiers[t].name, kernel);
             } else if (!strcmp(kernel->family, "peak")) {

@@ -16,6 +16,7 @@ SHIFTS = (0, 8, 16, 24, 40, 56)  # bytes; every alignment to 16, 32 and 64
 STRIDES = (8, 16, 64, 72, 192, 4096)
 CHASE_LOADS = (1, 15, 16, 17, 31, 33, 127, 128, 129, 255, 1000)
 COVERED_ELSEWHERE = {
+    "blas1",
     "gemm",
     "gemv",
     "peak",
