@@ -241,6 +241,8 @@ class Migration:
         often = base.extras(s, "moves_per_s").get("", [])
         if not often:
             return "; how often it was moved the system does not tell"
+        if not median(often):
+            return " and is not moved"
         said = f" and is moved {format_value(median(often))} times a second"
         same = [cost for h in hops if h.case.bytes == s.case.bytes and (cost := self._cost(h))]
         if same:
