@@ -146,14 +146,18 @@ def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
         def of(target: int, load: float) -> list[Sample]:
             return merged(runs, lambda s: s.case.target == target and s.case.params["load"] == load)
 
-        floor = {j: median(s.value for s in of(j, 0.0)) for j in (0, 1)}
+        full = {j: [s for load in (0.8, 0.9, 1.0) for s in of(j, load)] for j in (0, 1)}
+        if not all(full[j] and of(j, 0.0) for j in (0, 1)):
+            return "some windows of 2 ms passed before a thread's turn came: the host is too busy"
+        # What the host does to an idle chase only adds, mostly: low windows are the undisturbed ones.
+        floor = {j: lower_quartile([ns for s in of(j, 0.0) for ns in s.windows]) for j in (0, 1)}
         applied = (FAR - NEAR) * ns
         if abs((floor[1] - floor[0]) / applied - 1) > 0.25:
             return f"idle: {floor}, {applied:.0f} ns apart were applied"
-        most = {j: max(median(s.extras["gb_per_s"] for s in of(j, load)) for load in (0.8, 0.9, 1.0)) for j in (0, 1)}
+        most = {j: median(s.extras["gb_per_s"] for s in full[j]) for j in (0, 1)}
         if not most[1] < 0.6 * most[0]:
             return f"the far memory is a quarter as wide: {most}"
-        busy = {j: median(s.value for s in of(j, 1.0)) / median(s.value for s in of(j, 0.0)) for j in (0, 1)}
+        busy = {j: median(s.value for s in full[j]) / floor[j] for j in (0, 1)}
         # The link carries the probe's lines behind those of the load: its queue must show where it is narrow.
         return "" if busy[1] > 1.3 else f"a full link did not slow the probe: {busy}"
 
