@@ -285,6 +285,7 @@ typedef struct nmb_work {
     uint64_t loops; /* rounds to do; 0: until the common window ends */
     size_t block;   /* per call of the kernel: bytes of each array (SLICED; several passes if the arrays are smaller) or
                      * rounds (COUNTED); 0: one pass or one round */
+    size_t offset;  /* SLICED: where in the arrays a window ended, and the next one goes on; 0 at first */
 } nmb_work;
 
 /* What happened on one thread during one run. */

@@ -53,7 +53,8 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
     nmb_args args = work->args;
     uint64_t left = work->loops ? work->loops : UINT64_MAX, end = team->start + team->window;
     uint64_t sink = 0, before, now = stamp->start;
-    size_t offset = 0;
+    /* Short windows that began at the start each time would find what the one before left in the caches. */
+    size_t offset = work->loops ? 0 : work->offset;
     double done = 0;
 
     args.stop = (const int *)&team->stop;
@@ -92,6 +93,8 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
     stamp->end = work->loops ? nmb_clock_now(&team->clock) : now;
     stamp->elements = work->kernel->flags & NMB_COLLECTIVE && atomic_load(&team->stop) ? 0 : done;
     stamp->sink = sink;
+    if (!work->loops)
+        work->offset = offset;
     for (unsigned i = 0; i < NMB_MAX_CHAINS; i++)
         work->args.cursor[i] = args.cursor[i];
     if (!(work->kernel->flags & NMB_COLLECTIVE))

@@ -186,3 +186,16 @@ def test_as_array_sees_the_fill() -> None:
         assert values.min() >= 0.5
         assert values.max() < 1.0
         assert len(np.unique(values)) == len(values)
+
+
+def test_a_window_goes_on_where_the_one_before_it_ended() -> None:
+    """Else short windows would meet in the caches what they read last time."""
+    block, size = 1 << 16, 64 << 20
+    with _core.Team(_core.affinity()[:1]) as team, _core.Region(size) as region:
+        work = _core.Work(KERNELS["scalar", "write"], a=(region, 0), bytes=size, block=block)
+        calls = sum(team.run([work], window_ns=2e5)[0].calls for _ in range(5))
+        written = region.as_array("f8").reshape(-1, block // 8)[:, 0].nonzero()[0]
+        assert len(written) == min(calls, size // block)
+        assert written[-1] == len(written) - 1
+        fixed = _core.Work(KERNELS["scalar", "write"], a=(region, 0), bytes=block, block=block // 4, loops=1)
+        assert [team.run([fixed])[0].calls for _ in range(2)] == [4, 4]
