@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from numabench.analysis.bounds import FLOPS, FLOPS_OF
+from numabench.analysis.bounds import FLOPS, FLOPS_OF, traffic
 from numabench.analysis.compare import ALPHA, POWER, Change
-from numabench.analysis.diagnosis import Counter, Facts, Gain, busy, remote_share
+from numabench.analysis.diagnosis import Counter, Facts, Gain, Thread, busy, remote_share
 from numabench.changes import CellChange, Comparison
 from numabench.diagnose import Diagnosis, Tried
 from numabench.trial import Trial
 from numabench.units import format_bytes, format_count, format_numbers, format_value
 
 _SCALED = {"slower": "slower, so its threads help", "undecided": "the runs differ too much; more --blocks"}
+MOST_THREADS, MOST_CPUS, LEAST_SHARE = 4, 4, 0.005
 ALL_OF_IT = 0.99  # a counter that ran for so much of the time needed no scaling
 ORDER = ("worse", "better", "small change", "no detectable change", "equivalent", "not comparable")
 
@@ -151,14 +152,15 @@ def diagnosis(found: Diagnosis) -> list[str]:
         files = sum(pages.get(node, 0) for pages in facts.files.values())
         cells = format_bytes(facts.anonymous.get(node, 0)), format_bytes(files)
         lines.append(f"node {node:<4} {facts.run_by_node.get(node, 0.0) / ran:>8.0%}   {cells[0]:>10}   {cells[1]:>12}")
+    lines += touches(facts)
     cpus = tuple(sorted({cpu for thread in threads for cpu in thread.cpus}))
     moves = sum(thread.migrations or 0 for thread in threads)
     used = f"CPUs used {format_numbers(cpus) or 'none'} of {format_numbers(facts.allowed)}"
     lines += ["", f"{used}, {moves} changes of CPU, {facts.faults} page faults ({facts.major_faults} from disk)"]
+    lines += [_thread(thread) for thread in sorted(threads, key=lambda t: -t.run_s)[:MOST_THREADS]] * (len(threads) > 1)
     lines += counted(facts.counters)
     lines += pressure(facts)
-    if facts.balancing:
-        lines.append("NUMA balancing, whole system: " + ", ".join(f"{k} {v}" for k, v in facts.balancing.items()))
+    lines += _balancing(facts.balancing)
     standing = found.standing()
     lines += ["", "What it means" if found.findings else "Healthy: nothing in its way that can be seen here"]
     for finding in found.findings:
@@ -200,6 +202,35 @@ def counted(counters: Sequence[Counter]) -> list[str]:
     lines = [f"counted: {', '.join(said)}"] if said else []
     lines += [f"  {', '.join(rates)}"] if rates else []
     return lines + ([f"  scaled, since counted for a part of the time only: {', '.join(shared)}"] if shared else [])
+
+
+def touches(facts: Facts) -> list[str]:
+    """Who touches whom, as far as it can be known without counts: by where time was spent and where pages are."""
+    shares = {pair: share for pair, share in traffic(facts).items() if share >= LEAST_SHARE}
+    if len({node for pair in shares for node in pair}) < 2:
+        return []
+    said = ", ".join(f"CPUs of {i} node {j} {share:.0%}" for (i, j), share in sorted(shares.items()))
+    return ["", f"who touches whom, if every CPU second touches every page alike: {said}"]
+
+
+def _thread(thread: Thread) -> str:
+    looks = sum(thread.cpus.values()) or 1
+    most = sorted(thread.cpus.items(), key=lambda item: -item[1])
+    where = ", ".join(f"{cpu} {count / looks:.0%}" for cpu, count in most[:MOST_CPUS]) + " ..." * (
+        len(most) > MOST_CPUS
+    )
+    waited = "" if thread.wait_s is None else f", waited {thread.wait_s:.2f} s"
+    asleep = f", asleep for others {thread.blocked:.0%}" if thread.blocked else ""
+    return f"  thread {thread.tid} {thread.name}: ran {thread.run_s:.2f} s{waited}{asleep}, on CPU {where or 'unknown'}"
+
+
+def _balancing(rise: Mapping[str, int]) -> list[str]:
+    """What automatic NUMA balancing did, and how local the accesses were that it sampled."""
+    if not rise:
+        return []
+    all_of, near = rise.get("numa_hint_faults", 0), rise.get("numa_hint_faults_local", 0)
+    local = f"; {near / all_of:.0%} of the accesses it sampled were local" if all_of else ""
+    return ["NUMA balancing, whole system: " + ", ".join(f"{name} {count}" for name, count in rise.items()) + local]
 
 
 def _lanes(name: str) -> int:

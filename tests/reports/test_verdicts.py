@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from numabench.analysis.bounds import Bound, Halved
-from numabench.analysis.diagnosis import Counter, Facts, Finding
+from numabench.analysis.diagnosis import Counter, Facts, Finding, Thread
 from numabench.diagnose import Diagnosis
 from numabench.reports import verdicts
 
@@ -47,6 +47,25 @@ def test_a_bound_stands_apart_from_healthy_with_its_figures() -> None:
     ]
     assert "pressure (PSI), whole system: some task waited for CPU 25%, memory 0% of the time" in lines
     assert "NUMA balancing, whole system: numa_pages_migrated 7" in lines
+
+
+def test_who_touches_whom_where_its_threads_ran_and_what_balancing_sampled() -> None:
+    threads = tuple(
+        Thread(tid=n, name="t", run_s=1.0 - n / 2, wait_s=0.1, cpus={0: 3, 4: 1}, migrations=1, blocked=0.25)
+        for n in range(2)
+    )
+    balancing = {"numa_hint_faults": 100, "numa_hint_faults_local": 40}
+    facts = msgspec.structs.replace(
+        FACTS, threads=threads, anonymous={0: 3 << 20, 1: 1 << 20}, balancing=balancing, run_by_node={0: 1.0, 1: 1.0}
+    )
+    lines = verdicts.diagnosis(msgspec.structs.replace(SOUND, facts=facts))
+    (who,) = [line for line in lines if line.startswith("who touches whom")]
+    assert who.endswith("CPUs of 0 node 0 38%, CPUs of 0 node 1 12%, CPUs of 1 node 0 38%, CPUs of 1 node 1 12%")
+    seen = [line for line in lines if line.startswith("  thread")]
+    assert seen[0] == "  thread 0 t: ran 1.00 s, waited 0.10 s, asleep for others 25%, on CPU 0 75%, 4 25%"
+    assert len(seen) == 2
+    assert any(line.endswith("; 40% of the accesses it sampled were local") for line in lines)
+    assert not any("who touches" in line for line in verdicts.diagnosis(SOUND)), "one node touches itself"
 
 
 def test_while_something_is_in_its_way_bounds_are_not_shown() -> None:
