@@ -89,9 +89,10 @@ class SimSlurm:
             )
 
     def _port(self) -> int:
-        """A base so that it and one port a node are free."""
+        """A base so that it and one port a node are free, below those that outgoing connections are given meanwhile."""
+        last = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) - self.n - 1
         for _ in range(50):
-            base = random.randint(20000, 60000 - self.n)
+            base = random.randint(10000, last if last > 10000 else 60000)
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 for port in range(base, base + self.n + 1):
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
@@ -115,7 +116,7 @@ class SimSlurm:
         os.environ["SLURM_CONF"] = str(conf)
         own = {name: f"--{name}-file={root}/munge/{name}" for name in ("key", "log", "pid", "seed")}
         self._spawn("munged", "/usr/sbin/munged", "-F", f"--socket={root}/munge/sock", *own.values(), user="munge")
-        until = time.monotonic() + 120
+        until = time.monotonic() + max(120, self.n)
         while not (root / "munge" / "sock").exists():
             self._wait(until, "munged")
         self._spawn("slurmctld", "/usr/sbin/slurmctld", "-D", "-c")
@@ -126,7 +127,9 @@ class SimSlurm:
 
     def _wait(self, until: float, what: str) -> None:
         if time.monotonic() > until:
-            logs = "\n".join(p.read_text(errors="replace")[-500:] for p in (self.root / "log").glob("*.out"))
+            states = self.call("sinfo", "-h", "-N", "-o", "%N %t").splitlines()
+            away = [line.split()[0] for line in states if not line.endswith(" idle")][:3] or ["slurmctld", "munged"]
+            logs = {name: (self.root / "log" / f"{name}.out").read_text(errors="replace")[-500:] for name in away}
             raise TimeoutError(f"{what} does not come up: {logs}")
         time.sleep(0.1)
 
