@@ -104,6 +104,11 @@ def oddities(
     return sorted(found, key=lambda one: (-abs(one.deviation), one.pair))
 
 
+def deviations(cells: Mapping[Pair, Cell], better: Literal["low", "high"]) -> dict[Pair, float]:
+    """{pair: its deviation as a share, positive is worse} of the pairs that have something to be held against."""
+    return {pair: _share(off, better) for pair, (off, *_) in _deviations(cells, better).items()}
+
+
 def _share(off: float, better: str) -> float:
     """A deviation as a share of its like, positive is worse: half of a bandwidth is 0.5, twice a latency 1."""
     return math.expm1(off) if better == "low" else -math.expm1(-off)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from numabench.analysis import matrix
-from numabench.analysis.verdict import Limits, Verdict, best, judge, spread
+from numabench.analysis.verdict import Limits, Verdict, best, judge, rounds, spread
 from numabench.series import FLAGS
 from numabench.units import format_value
 from numabench.validation import metrics
@@ -308,6 +308,13 @@ def symmetry(
         text = "no two cells that should be alike: nothing to hold this machine against"
         return [Check(layer="symmetry", name=family, verdict="SKIP", reason="NO_DATA", text=text)], []
     odd = matrix.oddities(cells, better, again, warn)
+    # A busy round cannot fail a machine: what its best round does not show is no fault that stays.
+    both = {
+        pair: [rounds(values) for values in (cell.values, (again or {}).get(pair)) if values]
+        for pair, cell in cells.items()
+    }
+    finest = {pair: cells[pair]._replace(values=(best(sum(found, ()), better),)) for pair, found in both.items()}
+    at_best = matrix.deviations(finest, better)
     found = matrix.faults(odd, list(cells))
     checks = []
     for fault in found:
@@ -315,12 +322,15 @@ def symmetry(
         slower = worst.deviation > 0
         verdict: Verdict = "SUSPECT"
         reason: Reason = "UNCONFIRMED"
+        said = ""
         if worst.kind == "persistent":
-            severe = abs(worst.deviation) > fail and slower and severity == "fail"
+            stays = max(at_best.get(cell.pair, 0.0) for cell in fault.cells)
+            severe = abs(worst.deviation) > fail and slower and severity == "fail" and stays > fail
             verdict, reason = ("FAIL" if severe else "WARN"), "ASYMMETRIC"
-        checks.append(
-            _odd(family, unit, worst, cells, verdict, reason, f"{fault.name} {_size(worst.deviation)} than its like")
-        )
+            if slower and stays <= fail < worst.deviation:
+                said = f"; in its best round {_size(stays)}: it comes and goes, or others were at work"
+        text = f"{fault.name} {_size(worst.deviation)} than its like{said}"
+        checks.append(_odd(family, unit, worst, cells, verdict, reason, text))
     for one in odd:
         if one.kind == "noise":
             text = "measured again at once, the cell fits: noise"

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from numabench.analysis.matrix import Cell, Pair, faults, oddities
+from numabench.validation.layers import symmetry
 
 from .reference import topology
 
@@ -109,3 +110,23 @@ def test_bandwidth_is_worse_when_lower() -> None:
 def test_a_pair_alone_in_a_package_of_several_nodes_tells_nothing() -> None:
     made = {pair: cell for pair, cell in cells(2, 8, {(3, 0): 1.4}).items() if pair[1] == 0}
     assert not oddities(made, "low")
+
+
+@pytest.mark.parametrize(
+    ("passes", "verdict"),
+    [((0.012, 0.010, 0.020), "WARN"), ((0.012, 0.010, 0.013), "FAIL"), ((0.020, 0.0195, 0.020), "PASS")],
+)
+def test_a_link_that_reaches_its_like_in_its_best_round_does_not_fail(passes: tuple[float, ...], verdict: str) -> None:
+    made = {
+        (i, j): Cell(
+            (0.050, 0.049, 0.050) if i == j else (0.0198, 0.0197, 0.0199), "own" if i == j else "other", (0, 0), (i, j)
+        )
+        for i in range(3)
+        for j in range(3)
+    }
+    made[2, 1] = made[2, 1]._replace(values=passes)
+    again = {pair: cell.values for pair, cell in made.items()}
+    found, _ = symmetry("bw.read", made, again)
+    (check,) = found
+    assert (check.verdict, check.instance) == (verdict, "" if verdict == "PASS" else "node2->node1")
+    assert ("in its best round" in check.text) == (verdict == "WARN")
