@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does our ranking of divisions hold for a real engine? ONNX Runtime over the same divisions, side by side in time.
+"""Does our ranking of divisions hold for real engines? ONNX Runtime and OpenVINO over the same divisions.
 
-python -m benchmarks.transfer --python PYTHON [--preset llm-decode|encoder] [--passes N] [--json FILE]
+python -m benchmarks.transfer --python PYTHON [--engine NAME] [--preset llm-decode|encoder] [--passes N] [--json FILE]
 
-PYTHON is an interpreter that has onnxruntime, onnx and numpy. The engine's model has the shapes of our preset in f32 (a
-chain of multiplications, made here); every division runs in fresh processes, in random order within each pass.
+PYTHON is an interpreter that has the engines, onnx and numpy. The engines' model has the shapes of our preset in f32 (a
+chain of multiplications, made here); every division runs in fresh processes, side by side in time, in random order
+within each pass. With --json a later call goes on where this one ended.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def arms(machine: Machine, options: Options, preset: str) -> list[Case]:
     return [serving.case("divide", options, model, slots, binding) for slots, binding in found]
 
 
-def engine(python: str, model: Path, case: Case) -> float:
+def engine(python: str, name: str, model: Path, case: Case) -> float:
     """Runs per second of all the engine's processes together."""
     threads, count = int(case.params["threads"]), int(case.params["instances"])
     children = []
@@ -51,6 +52,7 @@ def engine(python: str, model: Path, case: Case) -> float:
             python,
             str(ENGINE),
             "run",
+            name,
             str(model),
             str(threads),
             ",".join(map(str, cpus)),
@@ -60,7 +62,7 @@ def engine(python: str, model: Path, case: Case) -> float:
     for child in children:
         assert child.stdout is not None
         if child.stdout.readline() != "ready\n":
-            raise SystemExit(f"the engine could not load: {serving.name_of(case)}")
+            raise SystemExit(f"{name} could not load: {serving.name_of(case)}")
     start = f"{time.time() + 0.2}\n"
     for child in children:
         assert child.stdin is not None
@@ -73,6 +75,7 @@ def engine(python: str, model: Path, case: Case) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Our ranking of divisions against an engine's.")
     parser.add_argument("--python", required=True)
+    parser.add_argument("--engine", action="append", choices=["onnxruntime", "openvino"])
     parser.add_argument("--preset", default="llm-decode", choices=["llm-decode", "encoder"])
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--json", type=Path)
@@ -80,28 +83,33 @@ def main() -> int:
     machine, options = Machine.load(), Options(profile="quick", pages="thp")
     cases = arms(machine, options, asked.preset)
     shapes = [(op.m, op.k, op.n) for op in presets_of(cases[0]).ops if op.kind == "gemm"]
-    ours: list[list[float]] = [[] for _ in cases]
-    theirs: list[list[float]] = [[] for _ in cases]
+    engines = asked.engine or ["onnxruntime", "openvino"]
+    found: dict[str, list[list[float]]] = {name: [[] for _ in cases] for name in ("numabench", *engines)}
     with tempfile.TemporaryDirectory() as folder, Hardware(machine, options) as hardware:
         model = Path(folder) / "model.onnx"
         subprocess.run([asked.python, str(ENGINE), "make", str(model), json.dumps(shapes)], check=True)
         if asked.json and asked.json.exists():  # passes of an earlier run of the same plan
-            before = json.loads(asked.json.read_text())
-            ours, theirs = before["ours"], before["theirs"]
-        for number in range(len(ours[0]), asked.passes):
+            found = json.loads(asked.json.read_text())["figures"]
+        for number in range(len(found["numabench"][0]), asked.passes):
             order = random.Random(number).sample(range(len(cases)), len(cases))  # noqa: S311
-            taken = {}
+            taken: dict[tuple[str, int], float] = {}
             for at in order:
-                mine = hardware.measure([cases[at]], number, at, number)[0].value
-                taken[at] = mine, engine(asked.python, model, cases[at])
-            for at, (mine, other) in taken.items():
-                ours[at].append(mine)
-                theirs[at].append(other)
+                taken["numabench", at] = hardware.measure([cases[at]], number, at, number)[0].value
+                for name in engines:
+                    taken[name, at] = engine(asked.python, name, model, cases[at])
+            for (name, at), value in taken.items():
+                found[name][at].append(value)
             if asked.json:
-                asked.json.write_text(json.dumps(report(cases, ours, theirs) | {"ours": ours, "theirs": theirs}))
+                asked.json.write_text(json.dumps(reports(cases, found) | {"figures": found}))
             print(f"pass {number + 1} of {asked.passes}", file=sys.stderr, flush=True)
-    print(json.dumps(report(cases, ours, theirs), indent=1))
+    print(json.dumps(reports(cases, found), indent=1))
     return 0
+
+
+def reports(cases: list[Case], found: dict[str, list[list[float]]]) -> dict[str, Any]:
+    """A report for each engine."""
+    ours = found["numabench"]
+    return {name: report(cases, ours, theirs) for name, theirs in found.items() if name != "numabench"}
 
 
 def presets_of(case: Case) -> presets.Model:

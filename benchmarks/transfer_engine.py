@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's side of transfer.py; runs in an interpreter of its own that has onnxruntime, onnx and numpy."""
+"""The engine's side of transfer.py; runs in an interpreter of its own that has onnx, numpy and the engines."""
 
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 
 
 def make(path: str, shapes: list[list[int]]) -> None:
@@ -35,27 +36,52 @@ def make(path: str, shapes: list[list[int]]) -> None:
     onnx.save(model, path)
 
 
-def run(path: str, threads: int, cpus: str, seconds: float) -> None:
-    """Load, wait for the common start, run back to back for so long; print how many runs were done."""
-    if cpus:
-        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
+def onnxruntime(path: str, threads: int) -> Callable[[], object]:
+    """A call that runs the model once in ONNX Runtime."""
     import numpy as np
     import onnxruntime as ort  # type: ignore[import-not-found]
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    shape = session.get_inputs()[0].shape
-    feed = {"x": np.full(shape, 0.75, dtype=np.float32)}
-    session.run(None, feed)
+    feed = {"x": np.full(session.get_inputs()[0].shape, 0.75, dtype=np.float32)}
+    return lambda: session.run(None, feed)
+
+
+def openvino(path: str, threads: int) -> Callable[[], object]:
+    """A call that runs the model once in OpenVINO: one stream, f32 as the weights are, pinning left to the process."""
+    import numpy as np
+    import openvino as ov  # type: ignore[import-not-found]
+
+    core = ov.Core()
+    told = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = core.compile_model(core.read_model(path), "CPU", told).create_infer_request()
+    feed = np.full(tuple(request.get_input_tensor(0).shape), 0.75, dtype=np.float32)
+    return lambda: request.infer([feed])
+
+
+ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino}
+
+
+def run(engine: str, path: str, threads: int, cpus: str, seconds: float) -> None:
+    """Load, wait for the common start, run back to back for so long; print how many runs were done."""
+    if cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
+    once = ENGINES[engine](path, threads)
+    once()
     print("ready", flush=True)
     start = float(sys.stdin.readline())
     while time.time() < start:
-        session.run(None, feed)
+        once()
     end, runs = start + seconds, 0.0
     while True:
         began = time.time()
-        session.run(None, feed)
+        once()
         done = time.time()
         if done >= end:
             runs += max(0.0, (end - began) / (done - began))
@@ -68,4 +94,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(sys.argv[2], json.loads(sys.argv[3]))
     else:
-        run(sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))
+        run(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5], float(sys.argv[6]))

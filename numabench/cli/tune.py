@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from numabench.commands import Metric, Runner
+from numabench.errors import UsageError
 from numabench.launchers.tune import AS_IS, SCREEN_BLOCKS, TOP, placings
 from numabench.launchers.tune import tune as tune_
 from numabench.machine import Machine
@@ -41,6 +42,8 @@ def tune(
 
     Example: numabench tune --metric 'tok/s: (.*)' --better high -- ./serve --once
     """
+    if command[0].startswith("-"):
+        raise UsageError(f"tune has no option {command[0]} (numabench tune --help); a command comes after --")
     machine = Machine.load()
     ways = placings(machine, shutil.which("numactl") is not None)
     if dry_run:

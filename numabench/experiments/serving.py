@@ -132,12 +132,12 @@ def milliseconds(series: Series, name: str, share: float = 0.0) -> Cell:
 def runs(series: Sequence[Series] | Series) -> list[tuple[int, tuple[float, ...]]]:
     """Steps or requests of every pass: how many, and the longest, ns."""
     found = [series] if isinstance(series, Series) else series
-    return [(x.tail_of, x.tail) for s in found for x in s.samples if x.tail]
+    return [(x.tail_of, x.tail) for s in found for x in s.samples if x.tail_of]
 
 
 def p99(series: Series) -> tails.Quantile:
     """Of the steps or requests kept, all passes together; of records without them the median of the passes' own."""
-    if any(sample.tail for sample in series.samples):
+    if any(sample.tail_of for sample in series.samples):
         return tails.pooled(runs(series), 0.99)
     value = middle(series, "p99_ns")
     found = [sample.extras["p99_ns"] for sample in series.samples if "p99_ns" in sample.extras]
@@ -202,8 +202,8 @@ def scaled(series: Sequence[Series]) -> str:
 
 def p99_ratio(more: Series, less: Series) -> str:
     """Ratio of p99 over all passes together, its interval from resampled passes, in words; empty without."""
-    known = {s.number: (s.tail_of, s.tail) for s in less.samples if s.tail}
-    both = [((s.tail_of, s.tail), known[s.number]) for s in more.samples if s.tail and s.number in known]
+    known = {s.number: (s.tail_of, s.tail) for s in less.samples if s.tail_of}
+    both = [((s.tail_of, s.tail), known[s.number]) for s in more.samples if s.tail_of and s.number in known]
     found = tails.pooled_ratio([a for a, _ in both], [b for _, b in both], 0.99) if both else None
     if found is None:
         return ""

@@ -108,3 +108,10 @@ def test_the_command_line() -> None:
     assert call("--blocks", "2", "--metric", "rate", "--", "true").returncode == 2
     assert call("--", "/no/such/program").returncode == 2
     assert call().returncode == 2
+
+
+def test_an_unknown_option_is_not_taken_for_the_command() -> None:
+    words = [sys.executable, "-m", "numabench", "tune", "--rounds", "3", "--", "true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "tune has no option --rounds" in done.stderr
