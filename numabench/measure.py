@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from numabench.analysis import stats
+import msgspec
+
+from numabench.analysis import screen, stats
 from numabench.backend import Backend
 from numabench.errors import NumabenchError
+from numabench.machine import Machine
 from numabench.series import FATAL, Case, Options, Progress, Sample, Series, Trust
 
 PASSES = {"quick": 6, "standard": 10, "full": 20}
@@ -19,8 +22,6 @@ CAP = stats.CHECKPOINTS[-1]  # passes, when a precision or a budget is asked for
 TIGHT = {"quick": (0.05, 0.05), "standard": (0.01, 0.02), "full": (0.01, 0.01)}
 MOVED = 2.0  # factor between hand-overs that noise does not explain
 AGAIN = 3  # further passes over a case that stands out of its class
-CONTROLS = 2  # cases of the class that are as they should be, measured along with it
-LEAST_CLASS = 4
 Key = tuple[str, str]
 OnSample = Callable[[Case, Sample], None]
 
@@ -53,19 +54,22 @@ def measure(
     progress: Callable[[Progress], None] | None = None,
     on_sample: OnSample | None = None,
     earlier: dict[Key, tuple[Sample, ...]] | None = None,
+    machine: Machine | None = None,
 ) -> list[Series]:
     """Measure the cases that are available; series come back in the order of ``cases``.
 
     ``earlier`` holds samples of an interrupted run by (experiment, label), not repeated here. A case is visited until
     its interval is tight enough at a checkpoint, so that time goes to those that are not; ``options.budget_s`` ends
-    it sooner. KeyboardInterrupt passes through; samples told to ``on_sample`` are kept by the caller.
+    it sooner. With the ``machine`` cells of a matrix that do not fit their class are measured again.
+    KeyboardInterrupt passes through; samples told to ``on_sample`` are kept by the caller.
     """
     run = _Run(cases, backend, options, progress, on_sample, earlier or {})
     most = most_passes(options)
     for number in range(2 * most):
         if not run.round(number, run.wanted(most)):
             break
-    suspects = [] if options.passes or run.over() else run.odd()
+    suspects = [] if options.passes or run.over() or machine is None else run.odd(machine)
+    run.again = True
     for _ in range(AGAIN if suspects else 0):
         run.round(1 + max(number for seen in run.numbers.values() for number in seen), suspects)
     run.correlate()
@@ -99,6 +103,7 @@ class _Run:
         self.correlation: dict[str, float] = dict.fromkeys((case.experiment for case in cases), 0.0)
         self.groups = groups([case for case in cases if not case.unavailable])
         self.cost = [0.0] * len(self.groups)  # seconds of the last visit
+        self.again = False  # whether passes are taken of cases that did not fit their class
         self.started, self.visited = time.monotonic(), 0
         self.position = sum(map(len, self.samples.values()))
 
@@ -188,7 +193,8 @@ class _Run:
         began = time.monotonic()
         taken = _take(left, self.backend, number, self.position, seed, self.failed)
         self.position += len(left)
-        for case, sample in taken:
+        for case, made in taken:
+            sample = msgspec.structs.replace(made, again=self.again)
             self.samples[key(case)].append(sample)
             self.numbers[key(case)].add(sample.number)
             if self.on_sample:
@@ -219,27 +225,10 @@ class _Run:
             taken=tuple((case, sample.value) for case, sample in taken),
         )
 
-    def odd(self) -> list[Case]:
-        """Cases far off the median of their class (more than 5 % and 4 robust standard deviations), with controls.
-
-        A class is the local or the remote pairs of one kernel; too few of them allow no such test.
-        """
-        classes: dict[tuple[object, ...], list[Case]] = {}
-        for case in (c for group in self.groups for c in group if key(c) not in self.failed):
-            what = (case.experiment, case.kernel, case.pages, len(case.cpus), str(case.params))
-            if case.initiator is not None and case.target is not None:
-                classes.setdefault((*what, case.initiator == case.target), []).append(case)
-        found: list[Case] = []
-        for members in classes.values():
-            values = [median([s.value for s in self.samples[key(c)]] or [0.0]) for c in members]
-            if len(members) < LEAST_CLASS or min(values) <= 0:
-                continue
-            middle, far = median(values), stats.modified_z(values)
-            bad = [abs(z) > 4 and abs(v / middle - 1) > 0.05 for v, z in zip(values, far, strict=True)]
-            if any(bad):
-                found += [c for c, off in zip(members, bad, strict=True) if off]
-                found += [c for c, off in zip(members, bad, strict=True) if not off][:CONTROLS]
-        return found
+    def odd(self, machine: Machine) -> list[Case]:
+        """Cases far off their class by the passes of their turn, with controls."""
+        cases = [c for group in self.groups for c in group if key(c) not in self.failed]
+        return screen.suspects([Series(case=c, samples=tuple(self.samples[key(c)])) for c in cases], machine)
 
 
 def stands_out(values: Sequence[float]) -> bool:

@@ -8,6 +8,15 @@ from typing import Literal
 import msgspec
 
 Trust = Literal["proven", "inferred", "untrusted", "unavailable"]
+OddVerdict = Literal[
+    "noise",  # measured again, it fits its class
+    "allocation_dependent",  # some of its passes fit, others do not
+    "link_direction",  # one ordered pair, latency and bandwidth both
+    "node",  # a whole row or column: memory channel or controller suspected
+    "mode_asymmetry",  # the same in every package: sub-NUMA clusters, cluster-on-die, home node
+    "persistent_unexplained",
+    "unconfirmed",  # not measured again
+]
 
 # A fatal flag keeps the value but takes it out of verdicts and ratios; a warning stands beside it.
 FATAL = {
@@ -31,6 +40,7 @@ WARNING = {
     "not_steady": "the figures had not settled when they were taken",
     "ci_wide": "the interval is wider than this profile asks for",
     "cut_short": "in the midst of the run it could not be measured any more",
+    "odd_cell": "differs from the pairs of nodes that should be like it",
     "drift": "figures rise or fall over the run",
     "not_plateau": "a smaller buffer is faster: caches still hold part of this one",
     "chain_learned": "later rounds of the ring are faster than the first: something foresees it",
@@ -178,6 +188,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     extras: dict[str, float] = {}  # further figures of the pass, such as typical_ns, start of a thread's rate
     tail: tuple[float, ...] = ()  # the longest of the pass's requests or steps, ns, longest first
     tail_of: int = 0  # how many there were
+    again: bool = False  # taken because the case did not fit its class, or beside one that did not
+
+
+class Odd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a cell of a matrix does not fit the ``alike`` cells of its class, itself included."""
+
+    verdict: OddVerdict
+    deviation: float  # as a share, positive is worse
+    reference: float  # what its class shows, in the case's unit
+    alike: int
+    confidence: float  # that the scatter of the passes alone does not make it
+    what: str = ""  # what it has in common with other odd cells, such as ``memory of node 2`` or ``link 1->3``
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +219,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     trust: Trust = "unavailable"
     unavailable: str = ""
+    odd: Odd | None = None
     ended: str = ""  # why no more passes could be taken, where some had been
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from numabench import capabilities, experiments, firmware, jobs, kernels
+from numabench.analysis import screen
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, job, snapshot
 from numabench.errors import Unsupported, UsageError
@@ -94,7 +95,7 @@ def run(
         can = {} if backend else capabilities.as_record(machine)
         taker = backend or stack.enter_context(Hardware(machine, options))
         on_sample = book.add if book else None
-        series = measure(cases, taker, options, progress, on_sample, earlier)
+        series = measure(cases, taker, options, progress, on_sample, earlier, machine)
         # Some answers need a second look: the best of many looks better than it is.
         more = [
             case
@@ -103,6 +104,7 @@ def run(
         ]
         if more:
             series += measure(more, taker, options, progress, on_sample, earlier)
+    series = screen.judged(series, machine)
     made["represented"] = {
         name: found
         for name in ("latency", "bandwidth")

@@ -21,8 +21,11 @@ WARN, FAIL = 0.045, 0.08  # of a deviation, as a logarithm
 # So much the places of two nodes may make of a pair, the same in both directions: within a package, across packages.
 GEOMETRY, ACROSS = 0.15, 0.05
 NOISE_SIGMAS = 4.0  # a deviation within the scatter of the passes is none
+REPEAT_SIGMAS = 2.0  # and so is one that does not come back beyond its scatter when it is measured again
 SIGMA_FLOOR = 0.005
+MEDIAN = math.sqrt(math.pi / 2)  # standard error of a median over that of a mean, of normal figures
 Pair = tuple[int, int]
+Better = Literal["low", "high"]
 Kind = Literal["noise", "persistent", "mode asymmetry", "unconfirmed"]
 
 
@@ -70,7 +73,7 @@ class Fault(NamedTuple):
 
 def oddities(
     cells: Mapping[Pair, Cell],
-    better: Literal["low", "high"],
+    better: Better,
     again: Mapping[Pair, Sequence[float]] | None = None,
     limit: float = WARN,
 ) -> list[Oddity]:
@@ -88,18 +91,21 @@ def oddities(
     for pair, (off, mode, reference) in first.items():
         scatter = _scatter(cells, cells[pair].link)
         n = len(cells[pair].values)
-        error = scatter / math.sqrt(n)
+        error = MEDIAN * scatter / math.sqrt(n)
         bound = max(limit, NOISE_SIGMAS * error if n > 1 else 0.0)
         if abs(off) <= bound:
-            if abs(mode) > limit:
+            if abs(mode) > bound:
                 found.append(
                     Oddity(pair, _share(mode, better), reference, _sure(mode, error, n), "mode asymmetry", mode)
                 )
             continue
         kind: Kind = "unconfirmed"
         if again and pair in again:
-            repeated = second[pair][0]
-            kind = "persistent" if abs(repeated) > limit and repeated * off > 0 else "noise"
+            repeated, by_chance = (
+                second[pair][0],
+                REPEAT_SIGMAS * MEDIAN * scatter / math.sqrt(max(len(again[pair]), 1)),
+            )
+            kind = "persistent" if abs(repeated) > max(limit, by_chance) and repeated * off > 0 else "noise"
         found.append(Oddity(pair, _share(off, better), reference, _sure(off, error, n), kind, mode))
     return sorted(found, key=lambda one: (-abs(one.deviation), one.pair))
 
@@ -114,7 +120,7 @@ def _share(off: float, better: str) -> float:
     return math.expm1(off) if better == "low" else -math.expm1(-off)
 
 
-def compared(cells: Mapping[Pair, Cell], better: Literal["low", "high"]) -> set[Pair]:
+def compared(cells: Mapping[Pair, Cell], better: Better) -> set[Pair]:
     """The pairs that have something to be held against."""
     return set(_deviations(cells, better))
 
@@ -132,7 +138,9 @@ def _scatter(cells: Mapping[Pair, Cell], link: str) -> float:
     for cell in cells.values():
         if cell.link == link and len(cell.values) > 1:
             middle = median(cell.values)
-            off += [abs(math.log(value / middle)) for value in cell.values]
+            # Figures lie nearer to their own median than to the true one.
+            shrunk = math.sqrt(len(cell.values) / (len(cell.values) - 1))
+            off += [shrunk * abs(math.log(value / middle)) for value in cell.values]
     return max(1.4826 * median(off), SIGMA_FLOOR) if off else SIGMA_FLOOR
 
 

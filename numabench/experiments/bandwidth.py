@@ -62,7 +62,7 @@ class Bandwidth:
         main = [s for s in series if s.case.kernel == kernel]
         threads = max((len(s.case.cpus) for s in main), default=0)
         title = f"{kernel.capitalize()} bandwidth, GB/s, {threads} thread{'s' * (threads != 1)} per node"
-        words = (*base.penalty(main, f"{kernel.capitalize()} bandwidth"), *base.differing(main, machine))
+        words = (*base.penalty(main, f"{kernel.capitalize()} bandwidth"), *base.odd_cells(main))
         table = base.matrix(self.name, title, main, machine, words)
         tables = [table] if table else []
         others = {s.case.kernel: [s] for s in series if s.case.kernel != kernel}

@@ -12,13 +12,14 @@ from numabench.analysis import stats
 from numabench.environment import free_bytes
 from numabench.errors import UsageError
 from numabench.machine import Machine, PairClass
-from numabench.series import Axis, Case, Cell, Options, Series, Table
+from numabench.series import Axis, Case, Cell, Odd, Options, Series, Table
 from numabench.units import format_value
 
 MIB, GIB, LINE = 1 << 20, 1 << 30, 64
 # Up to so many pairs of nodes are measured each; beyond, so many of each class.
 ALL_PAIRS, PER_CLASS = {"quick": 16, "standard": 64, "full": 1 << 30}, {"quick": 1, "standard": 3, "full": 1 << 30}
-SURPRISE = 0.05  # between members of a class
+SURPRISE = 0.05  # between two distances
+FEW = 4  # cells of a class, below which nobody can say which of them is odd
 
 
 class Experiment(Protocol):
@@ -126,22 +127,31 @@ def unlike(series: Sequence[Series], machine: Machine) -> Iterator[Unlike]:
             yield Unlike(key, members, low, high)
 
 
-def differing(series: Sequence[Series], machine: Machine) -> Iterator[str]:
-    """Pairs of one class that are not alike, in words."""
-    for key, _, low, high in unlike(series, machine):
-        name = key.relation + (f", distance {key.distance}" if key.relation != "local" else "")
-        yield (
-            f"Pairs that the system calls alike ({name}) differ: CPUs of {low.case.initiator} to node "
-            f"{low.case.target} {format_value(low.estimate or 0)}, CPUs of {high.case.initiator} to node "
-            f"{high.case.target} {format_value(high.estimate or 0)} {low.case.unit}."
-        )
-
-
 def opened(series: Sequence[Series], machine: Machine, options: Options) -> list[tuple[int, int, str]]:
     """All that a plan left out of classes whose members turned out not to be alike, as ``pairs`` has them."""
     done = {(s.case.initiator, s.case.target) for s in series}
     more = {pair for found in unlike(series, machine) for pair in found.members if pair not in done}
     return [(i, j, why) for i, j, why in pairs(machine, options) if (i, j) in more]
+
+
+def odd_cells(series: Sequence[Series]) -> Iterator[str]:
+    """Cells that do not fit the pairs that should be like them, in words; what was noise is not among them."""
+    found: dict[str, list[tuple[Series, Odd]]] = {}
+    for one in series:
+        if one.odd and one.odd.verdict != "noise":
+            found.setdefault(one.odd.what, []).append((one, one.odd))
+    for what, mine in found.items():
+        one, odd = max(mine, key=lambda pair: abs(pair[1].deviation))
+        case, unit = one.case, one.case.unit
+        times = 1 + odd.deviation if case.better == "low" else 1 - odd.deviation
+        like = f"{times:.2f}x its like ({format_value(odd.reference)} {unit})"
+        if odd.verdict == "mode_asymmetry":
+            yield f"{len(mine)} cells differ in the same way in every package, at most {like}: the mode's, no fault."
+            continue
+        where = f"CPUs of {case.initiator} to node {case.target}"
+        where = f"{what} ({len(mine)} cells), most {where}" if len(mine) > 1 else where
+        few = f"; {odd.alike} cells are alike, too few to say which of them is odd" if odd.alike < FEW else ""
+        yield f"Odd: {where}: {format_value(one.estimate or 0.0)} {unit}, {like}: {odd.verdict}{few}."
 
 
 def team(machine: Machine, options: Options, node: int) -> tuple[int, ...]:

@@ -87,7 +87,7 @@ class Latency:
                     f"With {other.case.pages} pages it takes {format_value(other.estimate)} ns, "
                     f"{base.in_words(ratio)} of {kind}."
                 )
-        meaning += [*base.differing(main, machine), *_against_slit(main, machine)]
+        meaning += [*base.odd_cells(main), *_against_slit(main, machine)]
         table = base.matrix(self.name, "Idle latency, ns per dependent load", main, machine, tuple(meaning))
         return [table] if table else []
 

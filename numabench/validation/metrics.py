@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from numabench.analysis import screen
 from numabench.analysis.matrix import Cell, Pair
 from numabench.analysis.verdict import Better, rounds
 from numabench.kernels import nearest
@@ -96,8 +97,7 @@ def instance(pair: Pair) -> str:
 
 def sound(series: Series) -> dict[int, float]:
     """{pass: figure} of the passes without a fatal flag; empty when fewer than half are sound."""
-    good = {s.number: s.value for s in series.samples if not FATAL.keys() & set(s.flags)}
-    return dict(sorted(good.items())) if 2 * len(good) >= len(series.samples) else {}
+    return screen.passes(series.samples)
 
 
 def of(series: Iterable[Series], experiment: str, kernel: str) -> dict[Pair, Series]:
@@ -206,26 +206,4 @@ def flagged(series: Sequence[Series]) -> dict[str, int]:
 
 def cells(machine: Machine, series: Mapping[Pair, Series]) -> dict[Pair, Cell]:
     """Matrix cells with their link class and places, for `numabench.analysis.matrix`."""
-    where = places(machine)
-    found = {}
-    for (i, j), one in series.items():
-        values = tuple(sound(one).values())
-        if not values:
-            continue
-        target = machine.node(j)
-        near = not set(machine.node(i).cpus).isdisjoint(target.local_cpus)
-        link = f"{machine.relation(i, j)}/{machine.distance(i, j)}/{near}/{target.subtype}"
-        found[i, j] = Cell(values, link, (where[i][1], where[j][1]), (where[i][0], where[j][0]))
-    return found
-
-
-def places(machine: Machine) -> dict[int, tuple[int, int]]:
-    """{node: (package, place within it)}; nodes without CPUs are places of a package of their own."""
-    count: dict[int, int] = {}
-    found = {}
-    for node in machine.nodes:
-        package = machine.cpu(node.cpus[0]).package if node.cpus else None
-        key = -1 if package is None else package
-        found[node.id] = (key, count.get(key, 0))
-        count[key] = count.get(key, 0) + 1
-    return found
+    return screen.cells(machine, {pair: tuple(sound(one).values()) for pair, one in series.items()})

@@ -47,8 +47,8 @@ def meaning(odd: tuple[int, int], cost: float) -> str:
 
 
 def test_pair_that_differs_from_its_class_is_told() -> None:
-    assert "CPUs of 1 to node 3 300" in meaning((1, 3), 300.0)
-    assert "alike" not in meaning((1, 3), 211.0)
+    assert "Odd: CPUs of 1 to node 3: 29" in meaning((1, 3), 299.0)
+    assert "Odd" not in meaning((1, 3), 211.0)
 
 
 def test_distances_in_the_wrong_order_are_told() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from numabench import session
+from numabench.analysis import screen
 from numabench.validation import layers, metrics
 from numabench.validation.baseline import build
 from numabench.validation.outcome import Result
@@ -57,6 +60,23 @@ def test_what_is_unexplained_is_flagged() -> None:
             flagged = [c for c in result.checks if c.layer == "symmetry" and c.verdict in ("SUSPECT", "WARN", "FAIL")]
             assert flagged or (anomaly["kind"] == "run_to_run_shift" and drift), (name, anomaly["kind"])
     assert seen == 5
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_the_summary_of_a_run_names_exactly_the_odd_cells(name: str) -> None:
+    """As `numabench run` would have printed these matrices: the cells their sources could not explain, no others."""
+    record = published(ALL[name])
+    assert record is not None
+    mine = [one for one in record.series if one.case.experiment in ("latency", "bandwidth")]
+    series = tuple(screen.judged(mine, record.machine))
+    flagged = {(s.case.initiator, s.case.target) for s in series if "odd_cell" in s.flags}
+    within = [a for a in anomalies(name) if a["kind"] != "run_to_run_shift"]
+    assert bool(flagged) == bool(within)
+    assert flagged <= {(i, j) for anomaly in within for i, j in anomaly["cells"]}
+    tables = session.tables(msgspec.structs.replace(record, series=series))
+    said = " ".join(line for table in tables for line in table.meaning if line.startswith("Odd: "))
+    assert bool(said) == bool(flagged)
+    assert all(f"CPUs of {i} to node {j}" in said or "cells), most" in said for i, j in flagged)
 
 
 def test_invalid_measurements_are_told() -> None:
