@@ -133,21 +133,30 @@ cdef class Region:
             rc = nmb_region_collapse(region)
         check(rc, "madvise(MADV_COLLAPSE)", PlacementError)
 
-    def placement(self):
-        """Query the node of every page: of every base page, or every huge page of a hugetlb region."""
+    def placement(self, bint huge=False):
+        """Query the node of every page: of every base page, or every huge page of a hugetlb region.
+
+        ``huge``: a thp region consists of huge pages alone, as smaps told; each is asked once for all of its base pages.
+        """
         cdef nmb_region *region = self.open()
         cdef size_t step = nmb_region_page_bytes(region) if self.pages in ("2M", "1G") else os.sysconf("SC_PAGESIZE")
         cdef size_t pages = nmb_region_bytes(region) // step
         cdef Placement result = Placement()
         cdef uint64_t *per_node = <uint64_t *>calloc(NMB_MAX_NODES, sizeof(uint64_t))
+        cdef size_t each = nmb_region_page_bytes(region) // step if huge and self.pages == "thp" else 1
+        cdef size_t at
         cdef int rc
         result.map = <int16_t *>calloc(pages, sizeof(int16_t))
         try:
             if result.map == NULL or per_node == NULL:
                 raise MemoryError
             with nogil:
-                rc = nmb_placement_query(nmb_region_base(region), pages, step, result.map)
+                rc = nmb_placement_query(nmb_region_base(region), pages // each, step * each, result.map)
             check(rc, "move_pages(query)", PlacementError)
+            at = pages if each > 1 else 0
+            while at > 1:
+                at -= 1
+                result.map[at] = result.map[at // each]
             nmb_placement_count(result.map, pages, per_node, &result.not_resident)
             result.pages, result.page_bytes = pages, step
             result.nodes = {node: per_node[node] for node in range(NMB_MAX_NODES) if per_node[node]}

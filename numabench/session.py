@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from numabench import capabilities, experiments, firmware, jobs, kernels
-from numabench.analysis import screen
+from numabench.analysis import screen, stats
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, job, snapshot
 from numabench.errors import Unsupported, UsageError
@@ -55,12 +55,16 @@ def plan(names: Sequence[str], options: Options, machine: Machine) -> list[Case]
     return cases
 
 
-def estimate_seconds(cases: Sequence[Case], options: Options) -> float:
-    """Forecast of a run's time from sizes and windows; the real one is told as it goes."""
+def estimate_seconds(cases: Sequence[Case], options: Options) -> tuple[float, float]:
+    """Forecast of a run's time from sizes and windows: at the first checkpoint, and with all passes of the profile.
+
+    The real one is told as it goes.
+    """
     runnable = groups([case for case in cases if not case.unavailable])
     per_pass = sum(jobs.family(group[0]).seconds(group, options) for group in runnable)
-    seconds = per_pass * (options.passes or PASSES[options.profile])
-    return min(seconds, options.budget_s) if options.budget_s else seconds
+    passes = options.passes or PASSES[options.profile]
+    least, most = per_pass * min(passes, stats.LEAST_PASSES), per_pass * passes
+    return (min(least, options.budget_s), min(most, options.budget_s)) if options.budget_s else (least, most)
 
 
 def run(

@@ -109,7 +109,8 @@ def run(
         for case in cases:
             why = f"  unavailable: {case.unavailable}" if case.unavailable else f"  {format_bytes(case.bytes)}"
             click.echo(f"{case.experiment:10} {case.label}{why}")
-        click.echo(f"{len(cases)} cases, about {format_seconds(session.estimate_seconds(cases, options))}")
+        least, most = map(format_seconds, session.estimate_seconds(cases, options))
+        click.echo(f"{len(cases)} cases, about {least}" + (f" if all is calm, {most} if not" if most != least else ""))
         return
     keep = bool(resume or output) or not as_json
     if keep:

@@ -14,7 +14,7 @@ from numabench.jobs.base import (
     CHASE_WINDOWS,
     PROOF_BYTES_PER_S,
     SET_UP_BYTES_PER_S,
-    WARM_LIMIT_NS,
+    WARM_NS,
     Bench,
     Job,
     Stamps,
@@ -102,7 +102,8 @@ def first_lap(windows: list[Stamps], nodes: int) -> float | None:
 
 
 def seconds(group: Sequence[Case], options: Options) -> float:
-    """A ring is written twice: filled and linked."""
-    windows = CHASE_WINDOWS * CHASE_WINDOW_NS[options.profile] + WARM_LIMIT_NS[options.profile] / 2
+    """A ring is filled and linked, and its twins are linked and walked."""
+    windows = (CHASE_WINDOWS + 2 * (1 + TWIN_WINDOWS)) * CHASE_WINDOW_NS[options.profile] + WARM_NS
     size = max(case.bytes for case in group)
-    return 2 * size / SET_UP_BYTES_PER_S + len(group) * (windows / 1e9 + size / PROOF_BYTES_PER_S)
+    touched = size * (3 if group[0].pages == "base" else 1.3)
+    return touched / SET_UP_BYTES_PER_S + len(group) * (windows / 1e9 + size / PROOF_BYTES_PER_S)

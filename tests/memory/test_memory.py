@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from numabench.errors import HugePagesUnavailable, PlacementError, UsageError
+from numabench.machine import Machine
 from numabench.memory import allocate
 from numabench.units import parse_bytes, parse_numbers, parse_seconds
 
@@ -71,3 +72,14 @@ def test_sizes_and_lists() -> None:
     for bad in ("3-1", "a", "", "1,,2"):
         with pytest.raises(UsageError, match="--cpus"):
             parse_numbers(bad, "--cpus")
+
+
+def test_a_huge_page_answers_for_all_of_its_base_pages() -> None:
+    with allocate("32MiB", Machine.load().targets()[0], pages="thp") as buffer:
+        proof = buffer.proof()
+        each = buffer.region.placement()
+        assert (proof.pages, proof.seen, proof.absent) == (32 << 8, each.nodes, each.not_resident)
+        assert proof.placement is not None
+        assert proof.placement.moved_since(each) == 0
+        if proof.kind_share == 1.0:
+            assert buffer.region.placement(huge=True).nodes == each.nodes
