@@ -15,7 +15,7 @@ LAB_SUBSET ?= TWO_NODES or CPULESS or KNOWN_LATENCY
 C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
 
-.PHONY: help bench test lint fix pytest coverage selftest programs asan tsan valgrind oldcpu aarch64 symbols peers lab \
+.PHONY: help bench test lint fix pytest coverage selftest programs asan asan-python tsan valgrind oldcpu aarch64 symbols peers lab \
   lab-subset wheel clean system system-test system-lab system-fleet fleet-test
 
 help: ## this menu
@@ -83,6 +83,7 @@ $(BUILD)/$(1)/%: tests/csrc/%_selftest.c $(wildcard tests/csrc/*.h) $(patsubst c
 PROGRAMS += $(BUILD)/$(1)/core $(BUILD)/$(1)/kernels
 endef
 comma := ,
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 $(eval $(call way,plain,$(ARCH),$(CC),,-lnuma))
 # The kernels are large functions: checks that are calls, and lines without variables in the debug information, compile
 # in a quarter of the time. clang has no such parameter.
@@ -107,6 +108,14 @@ tsan: programs ## the same under the thread checker
 	@# It cannot stand randomised addresses on some systems; a container may forbid to switch them off.
 	run=; if setarch -R true 2>/dev/null; then run="setarch -R"; fi; \
 	  $$run $(BUILD)/tsan/core; $$run $(BUILD)/tsan/kernels
+asan-python: $(VENV)/.built ## the extension modules under address and undefined-behaviour checks, by the tests of the core
+	NUMABENCH_CFLAGS="$(SANITIZE) -g1" NUMABENCH_LDFLAGS="$(SANITIZE)" PYTHONWARNINGS=ignore $(BIN)/python setup.py -q build \
+	  --build-lib build/asan-python/lib --build-temp build/asan-python/tmp
+	@# The leak tests look at resident memory, which the checker itself keeps.
+	cd build/asan-python/lib && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider \
+	  --rootdir $(CURDIR) -c $(CURDIR)/pyproject.toml $(addprefix $(CURDIR)/tests/,core kernels memory instance) \
+	  --ignore $(CURDIR)/tests/core/test_leaks.py
 valgrind: programs ## the core under valgrind, which hides AVX-512
 	valgrind -q --fair-sched=try --child-silent-after-fork=yes --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=all $(BUILD)/plain/core quick
 oldcpu: programs ## both on an emulated CPU without AVX: nothing outside the tiers may use it

@@ -120,7 +120,7 @@ def run(
     for case in cases:
         if options.bytes and not case.unavailable:
             _check_size(options.bytes, case.target, machine)
-    _announce(cases, session.estimate_seconds(cases, options))
+    _announce(cases, session.estimate_seconds(cases, options)[1])
     try:
         with Telling() as told:
             found = session.run(
