@@ -136,7 +136,7 @@ cdef class Region:
     def placement(self, bint huge=False):
         """Query the node of every page: of every base page, or every huge page of a hugetlb region.
 
-        ``huge``: a thp region consists of huge pages alone, as smaps told; each is asked once for all of its base pages.
+        ``huge``: a thp region has huge pages alone, as smaps told; each is asked once for all of its base pages.
         """
         cdef nmb_region *region = self.open()
         cdef size_t step = nmb_region_page_bytes(region) if self.pages in ("2M", "1G") else os.sysconf("SC_PAGESIZE")
