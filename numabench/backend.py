@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 from numabench import _core, jobs, timing
 from numabench.analysis import stats
-from numabench.environment import FALLBACK_CLOCKS, Tree, Watch
+from numabench.environment import FALLBACK_CLOCKS, Tree, Watch, moves, threads
 from numabench.errors import NumabenchError
 from numabench.evidence import evidence, flags, prefetch
 from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps
@@ -44,6 +44,7 @@ class Hardware:
         self.balancing = env.text("proc/sys/kernel/numa_balancing") not in (None, "0")
         self.reference_s = partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
         self.teams: dict[tuple[int, ...], _core.Team] = {}
+        self.members: dict[tuple[int, ...], set[int]] = {}  # their threads
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +57,9 @@ class Hardware:
     def team(self, cpus: tuple[int, ...]) -> _core.Team:
         """The team pinned to these CPUs."""
         if cpus not in self.teams:
+            before = threads()
             self.teams[cpus] = _core.Team(cpus, self.clock)
+            self.members[cpus] = threads() - before
         return self.teams[cpus]
 
     def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
@@ -100,9 +103,11 @@ class Hardware:
             cores = {other for cpu in case.cpus for other in self.machine.siblings(cpu)}
             watch = Watch(case.cpus, siblings=cores - set(case.cpus))
             watch.start()
+            moved = self._moves(case.cpus)
             began, meanwhile = self.clock.now_ns(), self.reference_s()
             warm, windows, settled = self._windows(case, job)
             meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
+            moved = now - moved if (now := self._moves(case.cpus)) is not None and moved is not None else None
             changes = watch.stop()
             still = self._apart(case)
             after = [buffer.proof() for buffer in buffers]
@@ -117,6 +122,7 @@ class Hardware:
                 clock_off=took / meanwhile - 1 if meanwhile > 0 else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 hand_over_ns=(apart, still) if apart and still else None,
+                cpu_moves=moved,
                 ring_nodes=job.ring_nodes,
                 twins=twins,
                 prefetch=prefetch(case, twins),
@@ -140,6 +146,12 @@ class Hardware:
                 ),
                 extras={"median": median(values)} | extras,
             )
+
+    def _moves(self, cpus: tuple[int, ...]) -> int | None:
+        """How often threads of the team were moved to another CPU so far; None where the system does not tell."""
+        self.team(cpus)
+        told = [moves(tid) for tid in self.members[cpus]]
+        return int(sum(one[0] for one in told if one)) if all(told) else None
 
     def _apart(self, case: Case) -> float | None:
         """What a hand-over between the first and the last CPU costs, where CPUs may be moved; None elsewhere."""

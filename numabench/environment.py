@@ -212,6 +212,24 @@ def memory_left_bytes(root: str | os.PathLike[str] = "/") -> int | None:
     return _memory_limit(Tree(root))[1]
 
 
+def moves(tid: int) -> tuple[float, float] | None:
+    """How often a thread was moved to another CPU so far, and ms that it ran; None where the system does not tell.
+
+    From /proc/PID/task/TID/sched (the kernel's CONFIG_SCHED_DEBUG).
+    """
+    lines = (Tree().text(f"proc/self/task/{tid}/sched") or "").splitlines()
+    found = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
+    try:
+        return float(found["se.nr_migrations"]), float(found["se.sum_exec_runtime"])
+    except (KeyError, ValueError):
+        return None
+
+
+def threads() -> set[int]:
+    """The threads of this process."""
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
 class Disturbance(msgspec.Struct, frozen=True):
     """What happened to the system between two moments. None: this system does not tell."""
 

@@ -245,15 +245,11 @@ def _strayed(bench: Bench) -> Sample:
     case = bench.case()
     if len(bench.machine.allowed_cpus) < 2:
         raise Unsupported("one CPU is allowed")
-    before = set(os.listdir("/proc/self/task"))
     bench.team(case.cpus)
-    workers = [int(name) for name in set(os.listdir("/proc/self/task")) - before]
     away = [cpu for cpu in bench.machine.allowed_cpus if cpu != case.cpus[0]][:1]
-    if not workers:
-        raise Unsupported("the thread cannot be told from others")
 
     def stray() -> None:
-        for tid in workers:
+        for tid in bench.members[case.cpus]:
             _core.set_affinity(away, tid)
 
     bench.once(stray)

@@ -156,6 +156,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     switches: int = 0  # involuntary context switches within the windows
     faults: int = 0
     voluntary_switches: int = 0
+    cpu_moves: int | None = None  # to another CPU meanwhile, se.nr_migrations of the threads; None: not told
     steal_share: float | None = None  # None, here and below: this system does not tell
     throttled_us: int | None = None
     throttled_count: int | None = None

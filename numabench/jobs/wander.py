@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import fmean, median, pstdev
 
 from numabench import _core, kernels
-from numabench.environment import Tree
+from numabench.environment import moves, threads
 from numabench.jobs.base import SET_UP_BYTES_PER_S, WARM_LIMIT_NS, Bench, Job, Stamps, one_buffer
 from numabench.jobs.stream import RATE_BLOCK
 from numabench.memory import Buffer
@@ -32,9 +31,9 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     ``beside``: so many threads compute meanwhile, wherever the scheduler puts them.
     """
     region, kernel = buffers[0].region, kernels.kernel(case.kernel, case.tier)
-    clock, before = bench.team(case.cpus[:1]).clock, _threads()
+    clock, before = bench.team(case.cpus[:1]).clock, threads()
     team = stack.enter_context(_core.Team((_core.ANY_CPU if case.params["roams"] else case.cpus[0],), clock))
-    (tid,) = _threads() - before
+    (tid,) = threads() - before
 
     def work(loops: int) -> list[_core.Work]:
         return [_core.Work(kernel, a=(region, 0), bytes=case.bytes, block=RATE_BLOCK, loops=loops, seed=seed)]
@@ -66,28 +65,11 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     return Job(step, us, fmean, count, 0.0, extras=further, team=team, subject=subject)
 
 
-def moves(tid: int) -> tuple[float, float] | None:
-    """How often a thread was moved to another CPU so far, and ms that it ran; None where the system does not tell.
-
-    From /proc/PID/task/TID/sched (the kernel's CONFIG_SCHED_DEBUG).
-    """
-    lines = (Tree().text(f"proc/self/task/{tid}/sched") or "").splitlines()
-    found = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
-    try:
-        return float(found["se.nr_migrations"]), float(found["se.sum_exec_runtime"])
-    except (KeyError, ValueError):
-        return None
-
-
 def seconds(group: Sequence[Case], options: Options) -> float:
     """Steps, each as much longer as others take the CPU."""
     steps = STEPS[options.profile] * STEP_NS + WARM_LIMIT_NS[options.profile] / 2
     crowd = sum(2 if case.params["beside"] else 1 for case in group)
     return max(case.bytes for case in group) / SET_UP_BYTES_PER_S + crowd * steps / 1e9
-
-
-def _threads() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/task")}
 
 
 @contextmanager

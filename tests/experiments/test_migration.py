@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from numabench import _core, session
 from numabench.backend import Hardware
-from numabench.environment import Tree
+from numabench.environment import Tree, moves
 from numabench.errors import NumabenchError, PlacementError
-from numabench.jobs import wander
 from numabench.machine import Machine
 from numabench.memory import allocate
 from numabench.series import FATAL, Case, Options
@@ -99,7 +98,7 @@ def test_a_roaming_thread_is_counted_and_not_faulted() -> None:
     assert not FATAL.keys() & set(sample.flags) - {"stolen", "throttled", "clock_jumped"}
     assert 0 < sample.extras["p50_us"] <= sample.extras["p99_us"]
     assert set(sample.evidence.cpus_seen) <= set(machine.allowed_cpus)
-    if wander.moves(os.getpid()):
+    if moves(os.getpid()):
         assert sample.extras["moves_per_s"] >= 0
     assert not [t for t in threading.enumerate() if t is not threading.main_thread()]
 

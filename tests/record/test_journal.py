@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from numabench.errors import RecordError
 from numabench.record import Journal, save
@@ -187,3 +189,30 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert os.listdir(disk) == ["j"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 3), st.binary(max_size=60), st.integers(0, 400))
+def test_a_journal_with_any_bytes_in_it_is_read_or_refused(tmp_path: Path, line: int, junk: bytes, cut: int) -> None:
+    """Whatever stands in one of its lines, or wherever it ends: samples that are whole, or one clear refusal."""
+    path = tmp_path / "j"
+    path.unlink(missing_ok=True)
+    with Journal(path, {"seed": 3}) as journal:
+        for number in range(3):
+            journal.add(CASE, numbered(number))
+    lines = path.read_bytes().split(b"\n")
+    lines[line] = lines[line][:cut] + junk
+    path.write_bytes(b"\n".join(lines))
+    found = outcome(path)
+    if isinstance(found, str):
+        assert str(path) in found
+    else:
+        assert all(sample == numbered(sample.number) for taken in found.values() for sample in taken)
+
+
+def outcome(path: Path) -> str | dict[tuple[str, str], tuple[Sample, ...]]:
+    """The samples of a journal, or what its refusal says."""
+    try:
+        return Journal.read(path)[1]
+    except RecordError as error:
+        return str(error)

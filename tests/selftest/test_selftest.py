@@ -102,3 +102,13 @@ def test_the_command_agrees_with_its_exit_code() -> None:
     assert data["caught"] >= len(ALWAYS)
     assert done.returncode == (1 if data["missed"] or data["false_alarms"] else 0)
     assert "Traceback" not in done.stderr
+
+
+def test_a_thread_that_is_moved_leaves_a_count() -> None:
+    with faults.Bench(Machine.load()) as bench:
+        assert bench.ordinary(bench.case()).evidence.cpu_moves in (0, None)
+        try:
+            moved = faults._strayed(bench).evidence.cpu_moves
+        except NumabenchError as why:
+            pytest.skip(str(why))
+        assert moved is None or moved > 0
