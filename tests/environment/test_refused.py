@@ -19,6 +19,8 @@ import pytest
 import numabench
 from numabench.capabilities import placed
 from numabench.doctor import finding
+from numabench.environment import free_huge_pages
+from numabench.machine import Machine
 from numabench.memory import Proof
 
 REFUSE = Path(__file__).with_name("refuse.py")
@@ -54,6 +56,47 @@ def run(refused: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def all_refused(names: tuple[str, ...], error: str = "EPERM") -> str:
     return ",".join(f"{name}={error}" for name in names)
+
+
+def rows() -> list[tuple[str, ...]]:
+    """The table of docs/method.md, without its head."""
+    text = (Path(__file__).parents[2] / "docs" / "method.md").read_text()
+    lines = text[text.index("| refused (EPERM") :].split("\n\n")[0].splitlines()[2:]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+
+
+def test_every_call_has_a_row() -> None:
+    said = " ".join(row[0] for row in rows())
+    for name in (*POLICY, "sched_setaffinity", "perf_event_open", "hugetlb", "madvise"):
+        assert name in said
+
+
+@pytest.mark.parametrize("row", rows(), ids=[row[0] for row in rows()])
+def test_the_document_says_what_happens(row: tuple[str, ...]) -> None:
+    """Placed by, proven by, and how sure at most, or that nothing can run."""
+    what, placed_by, proven_by, trust = row
+    calls = what.partition("(")[0].replace("no numa_maps", "").replace(",", " ").split()
+    refused = all_refused(tuple(name for name in calls if name not in ("nothing", "hugetlb")))
+    if "no numa_maps" in what:
+        if os.geteuid() != 0:
+            pytest.skip("only root can hide numa_maps")
+        refused += NO_NUMA_MAPS
+    words: tuple[str, ...] = RUN
+    if calls == ["hugetlb"]:
+        if any(free_huge_pages(node, 2 << 20) for node in Machine.load().targets()):
+            pytest.skip("there are huge pages here")
+        words = tuple("2M" if word == "base" else word for word in RUN)
+    code, record, said = call(*words, refused=refused)
+    if "exit 3" in trust:
+        assert code == 3, said
+        return
+    assert code == 0, said
+    series = record["series"][0]
+    how = {"mbind": "bind", "first touch": "first_touch", "as before": "bind"}
+    proof = {"as before": "move_pages", "timing, if nodes differ": "none"}
+    assert series["evidence"]["placement_how"] == how[placed_by]
+    assert series["evidence"]["proof"] == proof.get(proven_by, proven_by)
+    assert trust != "inferred" or series["trust"] == "inferred"
 
 
 def test_nothing_refused() -> None:
