@@ -11,11 +11,14 @@
 #include "lanes.h"
 
 enum {
-/* Rows of B, thus columns of C, in a tile. Two vectors of sums each have to fit the register file. */
+/* Rows of B, thus columns of C, in a tile. Two vectors of sums each have to fit the register file, beside A, of which
+ * bf16 has twice as many vectors. */
 #if NMB_TIER_AVX2
     GEMV_COLUMNS = 6,
+    GEMV_WIDENED = 4,
 #else
     GEMV_COLUMNS = 8,
+    GEMV_WIDENED = 8,
 #endif
     GEMV_STRIP = 48,       /* columns of C that are written at a time: whole tiles */
     GEMV_ROWS = 64,        /* rows of A packed at a time */
@@ -73,6 +76,7 @@ enum {
 
 /* Weights stored as bf16, all else f32: widening is a shift or a mask, so that no tier needs bf16 instructions. */
 #define GEMV_TAG         bf16
+#define GEMV_WIDE        GEMV_WIDENED
 #define GEMV_A           float
 #define GEMV_X           float
 #define GEMV_B           uint16_t

@@ -4,6 +4,10 @@
 #ifndef GEMV_TARGET
 #define GEMV_TARGET
 #endif
+#ifndef GEMV_WIDE
+#define GEMV_WIDE GEMV_COLUMNS /* rows of B in a tile of more than two rows of A */
+#endif
+#define GEMV_TILE(mb) ((size_t)((mb) > 1 ? GEMV_WIDE : GEMV_COLUMNS))
 #ifndef GEMV_OFFSET
 #define GEMV_OFFSET 0 /* what GEMV_LOAD_B adds to each weight */
 #endif
@@ -111,28 +115,28 @@ static GEMV_TARGET void GEMV_NAME(flush)(const GEMV_S *strip, const nmb_args *ar
     }
 }
 
-/* The sums of a tile: mb * nv rows, packed in x, by GEMV_COLUMNS rows of B that are ldb apart (0: the same one over and
+/* The sums of a tile: mb * nv rows, packed in x, by GEMV_TILE rows of B that are ldb apart (0: the same one over and
  * over, at the end of a narrow B), k deep; the tile that is next lies `next` elements behind. */
 static NMB_INLINE GEMV_TARGET void GEMV_NAME(tile)(const size_t mb, const size_t nv, GEMV_S *sums, const GEMV_X *x,
                                                    const GEMV_B *b, size_t ldb, size_t k, size_t next)
 {
-    const size_t line = GEMV_NAME(line);
+    const size_t line = GEMV_NAME(line), columns = GEMV_TILE(mb);
     const size_t whole = k - k % line, far = GEMV_AHEAD / sizeof(GEMV_B);
     const size_t turn = whole < far ? 0 : whole - far; /* from here on the next tile is asked for */
     GEMV_V acc[GEMV_COLUMNS][2];
-    NMB_EACH(j, GEMV_COLUMNS)
+    NMB_EACH(j, columns)
     NMB_EACH(v, nv)
     acc[j][v] = GEMV_ZERO;
     for (size_t p = 0; p < whole; p += line)
-        x = GEMV_NAME(step)(mb, nv, GEMV_COLUMNS, acc, x, b + p, ldb, p < turn ? b + p + far : b + next + p - turn);
+        x = GEMV_NAME(step)(mb, nv, columns, acc, x, b + p, ldb, p < turn ? b + p + far : b + next + p - turn);
     if (whole < k) {
         GEMV_B last[GEMV_COLUMNS][NMB_LINE / sizeof(GEMV_B)];
-        for (size_t j = 0; j < GEMV_COLUMNS; j++)
+        for (size_t j = 0; j < columns; j++)
             for (size_t p = 0; p < line; p++)
                 last[j][p] = whole + p < k ? b[j * ldb + whole + p] : 0;
-        GEMV_NAME(step)(mb, nv, GEMV_COLUMNS, acc, x, last[0], line, last[0]);
+        GEMV_NAME(step)(mb, nv, columns, acc, x, last[0], line, last[0]);
     }
-    NMB_EACH(j, GEMV_COLUMNS)
+    NMB_EACH(j, columns)
     NMB_EACH(v, nv)
     GEMV_STORE(sums + (j * nv + v) * GEMV_NAME(lanes), acc[j][v]);
 }
@@ -157,7 +161,7 @@ static NMB_INLINE GEMV_TARGET int GEMV_NAME(sweep)(const size_t mb, const size_t
         for (size_t j = 0, columns; j < count; j += columns) {
             const GEMV_B *rows = b + (from + j) * args->ldb;
             /* The rest of the columns one by one, each by a tile of its own. */
-            columns = nv * mb > 1 && count - j >= GEMV_COLUMNS ? GEMV_COLUMNS : 1;
+            columns = nv * mb > 1 && count - j >= GEMV_TILE(mb) ? GEMV_TILE(mb) : 1;
             if (nv * mb == 1)
                 strip[j] = GEMV_NAME(walk)(x, rows, k, args->ldb);
             for (size_t i = 0; nv * mb > 1 && i < m; i += nv * mb) {
@@ -253,4 +257,6 @@ static GEMV_TARGET uint64_t NMB_CAT(nmb_gemv_, GEMV_TAG)(nmb_args *args, uint64_
 #undef GEMV_ADD
 #undef GEMV_SUM
 #undef GEMV_OFFSET
+#undef GEMV_WIDE
+#undef GEMV_TILE
 #undef GEMV_NAME

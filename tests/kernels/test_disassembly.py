@@ -247,3 +247,19 @@ def test_products_are_made_in_loops_by_the_tier_s_instruction(
             lanes = {"scalar": 8, "avx2": 32, "avx512": 64}[kernel.tier] // kernel.sizes[2]
             vectors = kernel.shape[1] // lanes if kernel.tier != "scalar" else kernel.shape[1]
             assert len(most) >= int(name) * vectors, name
+
+
+@pytest.mark.skipif(not X86, reason="reads x86-64 instructions")
+@pytest.mark.parametrize("tier", [name for name in TIERS if name != "scalar"])
+def test_tallest_tile_keeps_its_sums_in_registers(tier: str, functions: dict[tuple[str, str], list[Line]]) -> None:
+    """No sum is stored between two multiplications of the innermost loop.
+
+    AVX2's int8 does: products take a register before they are added. Five rows that do without were no faster than six.
+    """
+    for kernel in kernels.tiers()[tier].kernels.values():
+        if kernel.family == "gemm" and (tier, kernel.name) != ("avx2", "gemm_s8"):
+            lines = parts(kernel, functions)[str(kernel.shape[0])]
+            wanted = product(kernel)
+            turn = max(loops(lines), key=lambda loop: sum(bool(wanted.match(line.text)) for line in loop) / len(loop))
+            spilled = [line.text for line in turn if re.match(rf"vmov\w+\s+{REGISTER[tier]}\d+,.*\(%r[sb]p", line.text)]
+            assert not spilled, f"{kernel.name}: {spilled[:3]}"
