@@ -137,7 +137,8 @@ cdef class Kernel:
     cdef const nmb_kernel *c
     cdef readonly str name, family, brief, tier, variant
     cdef readonly unsigned arrays, element_bytes, bytes_read, bytes_written, bytes_allocated, flops
-    cdef readonly tuple shape, sizes
+    cdef readonly tuple shape, sizes, blocks
+    cdef readonly size_t depth_bytes
     cdef readonly bint sliced, nt, dependent, collective
 
     def __repr__(self):
@@ -156,6 +157,8 @@ cdef Kernel wrap_kernel(const nmb_kernel *c, str tier):
     kernel.arrays, kernel.element_bytes, kernel.flops = c.arrays, c.element_bytes, c.flops
     kernel.bytes_read, kernel.bytes_written, kernel.bytes_allocated = c.bytes_read, c.bytes_written, c.bytes_allocated
     kernel.shape, kernel.sizes = (c.mr, c.nr), (c.sizes[0], c.sizes[1], c.sizes[2])
+    kernel.blocks = (c.default_mc, c.default_kc, c.default_nc)
+    kernel.depth_bytes = <size_t>c.default_kc * c.scratch
     kernel.variant = c.variant.decode() if c.variant != NULL else ""
     kernel.sliced, kernel.nt = bool(c.flags & NMB_SLICED), bool(c.flags & NMB_NT)
     kernel.dependent, kernel.collective = bool(c.flags & NMB_DEPENDENT), bool(c.flags & NMB_COLLECTIVE)

@@ -93,7 +93,7 @@ cdef extern from "nmb.h" nogil:
         const char *family
         const char *brief
         unsigned flags, arrays, element_bytes, bytes_read, bytes_written, bytes_allocated, flops
-        unsigned mr, nr, default_mc, default_kc, default_nc
+        unsigned scratch, mr, nr, default_mc, default_kc, default_nc
         const unsigned char *sizes
         const char *variant
         unsigned needs

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
 from numabench import _core
 from numabench.errors import NumabenchError
+from numabench.machine import Machine
 from numabench.memory import Buffer
 from numabench.series import Case
 
@@ -52,13 +54,29 @@ def grid(threads: int, m: int, n: int, mr: int = 1, nr: int = 1) -> list[Block]:
     return min(plans, key=cost)
 
 
+def cached_blocks(kernel: _core.Kernel, machine: Machine | None, cpus: Sequence[int]) -> tuple[int, int, int]:
+    """mc, kc and nc for threads on these CPUs; zeros (the kernel's own) where the machine tells no L2.
+
+    A packed block of B, kc x nc, takes half of a thread's part of L2, so that neither it nor the strip of C that passes
+    by has to go (Goto and van de Geijn, ACM TOMS 34(3), 2008). The kernel's kc is as deep as one line of vectors of B
+    allows; mc only bounds how much of A is packed at a time, far beyond L2. Threads that share an L2 share it equally.
+    """
+    caches = [c for c in machine.caches if c.level == 2 and c.type != "instruction"] if machine else []
+    parts = [c.bytes // len(mine) for c in caches if (mine := set(c.cpus) & set(cpus))]
+    if not parts or not kernel.depth_bytes:
+        return 0, 0, 0
+    mc, kc, _ = kernel.blocks
+    nr = kernel.shape[1]
+    return mc, kc, max(min(parts) // 2 // kernel.depth_bytes // nr * nr, nr)
+
+
 class GemmPlan:
     """C = A B for one case: offsets of A, B and C in the region, one sub-block of C per thread.
 
     The case's ``layout``, nn where it has none, says how A and B lie (_core.LAYOUTS).
     """
 
-    def __init__(self, kernel: _core.Kernel, case: Case, region: _core.Region) -> None:
+    def __init__(self, kernel: _core.Kernel, case: Case, region: _core.Region, machine: Machine | None = None) -> None:
         self.kernel, self.region, self.threads = kernel, region, len(case.cpus)
         self.m, self.n, self.k = (int(case.params[name]) for name in "mnk")
         self.layout = str(case.params.get("layout", "nn"))
@@ -67,12 +85,14 @@ class GemmPlan:
         self.a = 0
         self.b = -(-self.m * self.k * size // ALIGN) * ALIGN + GUARD * 3
         self.c = -(-(self.b + self.k * self.n * size) // ALIGN) * ALIGN + GUARD * 7
+        self.cached = cached_blocks(kernel, machine, case.cpus)
         self.blocks = grid(self.threads, self.m, self.n, *kernel.shape)
 
     @property
     def scratch_bytes(self) -> int:
         """Packing buffer of the thread with the largest block."""
-        return max(ALIGN, *(self.kernel.gemm_scratch(r1 - r0, c1 - c0, self.k) for (r0, r1), (c0, c1) in self.blocks))
+        rooms = [self.kernel.gemm_scratch(r1 - r0, c1 - c0, self.k, self.cached) for (r0, r1), (c0, c1) in self.blocks]
+        return max(ALIGN, *rooms)
 
     def works(self, scratch: list[_core.Region], loops: int = 0) -> list[_core.Work]:
         """Multiplications of a block of C per thread: so many, or (0) until the window ends."""
@@ -93,6 +113,7 @@ class GemmPlan:
                 ldb=ldb,
                 ldc=self.n,
                 layout=self.layout,
+                blocks=self.cached,
                 block=1,
                 loops=loops,
             )

@@ -22,7 +22,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     memory for this process.
     """
     kernel = kernels.kernel(case.kernel, case.tier)
-    plan = GemmPlan(kernel, case, buffers[0].region)
+    plan = GemmPlan(kernel, case, buffers[0].region, bench.machine)
     plan.fill(bench.team(case.cpus[:1]), seed)
     scratch = []
     for cpu in case.cpus:

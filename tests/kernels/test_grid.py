@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from numabench import _core, kernels
-from numabench.gemm import GemmPlan, bytes_needed, grid
+from numabench.gemm import GemmPlan, bytes_needed, cached_blocks, grid
 
 MR, NR = 14, 32
 SHAPES = ((2048, 2048), (1000, 1000), (512, 4096), (2047, 2049), (384, 64), (37, 4000), (1, 4096), (4096, 1), (5, 3))
@@ -85,3 +85,41 @@ def test_a_team_multiplies_as_numpy(threads: int, name: str, layout: str) -> Non
         del views, flat
         assert np.array_equal(c, a @ b)
         assert sum(stamp.elements for stamp in stamps) == m * n * k
+
+
+GEMM = [k for tier in kernels.tiers().values() for k in tier.kernels.values() if k.family == "gemm"]
+
+
+def with_l2(size: int, *sharing: tuple[int, ...]) -> SimpleNamespace:
+    """A machine with an L2 of that size for each group of CPUs, and caches that are no L2."""
+    others = [SimpleNamespace(level=1, type="data", bytes=1 << 15, cpus=(0,))]
+    return SimpleNamespace(
+        caches=[*others, *(SimpleNamespace(level=2, type="unified", bytes=size, cpus=cpus) for cpus in sharing)]
+    )
+
+
+@pytest.mark.parametrize("kernel", GEMM, ids=lambda k: f"{k.tier}-{k.name}")
+@pytest.mark.parametrize("l2", [1 << 17, 1 << 18, 1 << 19, 1 << 20, 5 << 18, 1 << 21])
+def test_a_block_of_b_takes_half_of_l2(kernel: _core.Kernel, l2: int) -> None:
+    mc, kc, nc = cached_blocks(kernel, with_l2(l2, (0,), (1,)), (0, 1))  # type: ignore[arg-type]
+    nr = kernel.shape[1]
+    column = kernel.depth_bytes
+    assert (mc, kc) == kernel.blocks[:2]
+    assert nc % nr == 0
+    assert nc * column <= l2 // 2 < (nc + nr) * column
+
+
+def test_blocks_of_shared_and_unknown_caches() -> None:
+    kernel = kernels.kernel("gemm_f32")
+    shared = with_l2(1 << 21, (0, 1), (2, 3))
+    assert cached_blocks(kernel, shared, (0, 1)) == cached_blocks(kernel, with_l2(1 << 20, (0,), (1,)), (0, 1))  # type: ignore[arg-type]
+    assert cached_blocks(kernel, shared, (0, 2)) == cached_blocks(kernel, with_l2(1 << 21, (0,)), (0,))  # type: ignore[arg-type]
+    assert cached_blocks(kernel, with_l2(1 << 20, (7,)), (0,)) == (0, 0, 0)  # type: ignore[arg-type]
+    assert cached_blocks(kernel, None, (0,)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kernel", GEMM, ids=lambda k: f"{k.tier}-{k.name}")
+def test_blocks_of_1_mib_are_the_kernels_own(kernel: _core.Kernel) -> None:
+    """What the x86 kernels fall back to was measured to be best with an L2 of 1 MiB."""
+    if kernel.tier in ("avx2", "avx512"):
+        assert cached_blocks(kernel, with_l2(1 << 20, (0,)), (0,)) == kernel.blocks  # type: ignore[arg-type]
