@@ -8,6 +8,7 @@ script to be read; the script adds tooltips and keyboard access.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -22,6 +23,9 @@ from numabench.series import FATAL, FLAGS, Series, Table
 
 FIGURE_KINDS = ("svg", "png")
 PNG_SCALE = 2.0
+MOST_CHARTS = (
+    40  # of an experiment, as one per pair of many nodes; the others stand as figures, and --figure draws them
+)
 NEEDS = "needs two more packages: pip install 'numabench[report]'"
 HALF_WIDTH, LEAST_COLUMN = 56, 10  # letters that half of the page's width takes, and a column with its ratio
 STYLE: dict[str, Any] = {
@@ -175,8 +179,10 @@ def _inline(spec: figures.Spec) -> str:
 def _sections(views: Sequence[View]) -> list[Section]:
     found: dict[tuple[str, str], list[Card]] = {}
     for view in views:
+        drawn: Counter[str] = Counter()
         for table in session.tables(view.record):
-            spec = figures.chart(table, view.record)
+            spec = figures.chart(table, view.record) if drawn[table.experiment] < MOST_CHARTS else None
+            drawn[table.experiment] += spec is not None
             reasons = {cell.unavailable for cell in figures.cells(table) if cell.unavailable}
             card = Card(
                 view.name, table, words.shades(table), _inline(spec) if spec else "", "; ".join(sorted(reasons))

@@ -221,6 +221,17 @@ def test_knee_and_the_fitted_models_are_drawn_into_their_own_curve() -> None:
     assert len(bare["layer"]) == 3
 
 
+def test_an_experiment_of_many_curves_keeps_the_page_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(extras=lambda case: {"gb_per_s": 30.0 * float(case.params["load"])})
+    record = session.run(("loaded",), Options(profile="standard", passes=6), machine=many(2, 8), backend=fake)
+    tables = len(session.tables(record))
+    monkeypatch.setattr(html, "MOST_CHARTS", 2)
+    text = html.page([record])
+    assert text.count("<summary>Figures</summary>") == 2 < tables
+    assert text.count("Latency under load, ns") >= tables, "all of them stand as figures"
+    assert len([name for name in html.figure_names(record) if name.startswith("loaded")]) == tables
+
+
 def test_loaded_latency_has_a_curve_of_its_own_per_mix_and_pair() -> None:
     record = session.run(("loaded",), Options(profile="standard", passes=6), machine=many(2, 8), backend=Fake())
     tables = session.tables(record)
