@@ -138,9 +138,11 @@ def _scatter(cells: Mapping[Pair, Cell], link: str) -> float:
     for cell in cells.values():
         if cell.link == link and len(cell.values) > 1:
             middle = median(cell.values)
-            # Figures lie nearer to their own median than to the true one.
-            shrunk = math.sqrt(len(cell.values) / (len(cell.values) - 1))
-            off += [shrunk * abs(math.log(value / middle)) for value in cell.values]
+            # Figures lie nearer to their own median than to the true one; of an odd number it is one of them, whose
+            # distance of 0 tells nothing.
+            odd = len(cell.values) % 2
+            shrunk = 1.0 if odd else math.sqrt(len(cell.values) / (len(cell.values) - 1))
+            off += sorted(shrunk * abs(math.log(value / middle)) for value in cell.values)[odd:]
     return max(1.4826 * median(off), SIGMA_FLOOR) if off else SIGMA_FLOOR
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from numabench.analysis.matrix import Cell, Pair, faults, oddities
+from numabench.analysis.matrix import Cell, Pair, _scatter, faults, oddities
 from numabench.validation.layers import symmetry
 
 from .reference import topology
@@ -130,3 +130,10 @@ def test_a_link_that_reaches_its_like_in_its_best_round_does_not_fail(passes: tu
     (check,) = found
     assert (check.verdict, check.instance) == (verdict, "" if verdict == "PASS" else "node2->node1")
     assert ("in its best round" in check.text) == (verdict == "WARN")
+
+
+def test_few_passes_tell_their_scatter() -> None:
+    for n in (3, 4, 5, 6, 9):
+        rng = random.Random(4)
+        made = {(0, j): Cell([100 * rng.lognormvariate(0, 0.1) for _ in range(n)], "own") for j in range(400)}
+        assert _scatter(made, "own") == pytest.approx(0.1, rel=0.2)
