@@ -57,11 +57,26 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ctx: int = 0
     shard: int = 1
     scaled: tuple[str, ...] = ()  # what was made smaller, each step
+    opening: tuple[Op, ...] = ()  # of a layer, f32, what the first step of a request does before its own: a prefill
+
+    @property
+    def every_op(self) -> tuple[Op, ...]:
+        """Those of the opening, then those of a step."""
+        return (*self.opening, *self.ops)
+
+    @property
+    def openings(self) -> int:
+        """Barriers that end the opening."""
+        return self.layers * len(self.opening)
+
+    def item_bytes(self, op: Op) -> int:
+        """Of one weight."""
+        return BYTES["f32"] if op in self.opening else BYTES[self.dtype]
 
     @property
     def weight_bytes(self) -> int:
-        """Of all layers, tables included."""
-        size = sum(op.n * op.k for op in self.ops if op.kind == "gemm") * BYTES[self.dtype]
+        """Of all layers, tables included; an opening has its own."""
+        size = sum(op.n * op.k * self.item_bytes(op) for op in self.every_op if op.kind == "gemm")
         return self.layers * size + self.table_bytes
 
     @property
@@ -78,7 +93,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def bytes_per_step(self) -> int:
         """What one step streams from memory: weights, keys and values, gathered rows."""
         rows = sum(op.times * op.bytes for op in self.ops if op.kind == "gather")
-        return self.weight_bytes - self.table_bytes + self.kv_bytes + self.layers * rows
+        size = sum(op.n * op.k for op in self.ops if op.kind == "gemm") * BYTES[self.dtype]
+        return self.layers * (size + rows) + self.kv_bytes
 
     @property
     def flops_per_step(self) -> float:
@@ -169,6 +185,13 @@ def make(
     return Model(
         preset=preset, batch=rows, dtype=dtype, layers=count, ops=ops, ctx=ctx, shard=shard, scaled=tuple(scaled)
     )
+
+
+def with_prefill(decode: Model, rows: int) -> Model:
+    """A decode model whose requests open with a prompt of so many rows, its weights in f32."""
+    attention = (Op("attention", "heads", rows, rows, 2 * HEAD, HEADS // decode.shard),)
+    ops = tuple(op._replace(name=f"prompt {op.name}") for op in _llama(rows, decode.shard, attention))
+    return msgspec.structs.replace(decode, opening=ops)
 
 
 def _llama(rows: int, shard: int, attention: tuple[Op, ...]) -> tuple[Op, ...]:

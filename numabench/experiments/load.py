@@ -22,6 +22,8 @@ SHARES = {
 STEPS = {"quick": 1, "standard": 4, "full": 16}  # decode steps of a request
 BOUND_STEPS = 5.0  # the bound on p99, in median service times
 STALL_S = 1.0
+PROMPT, ANSWER = 128, 16  # rows and decode steps of a whole request
+WHOLE = {"standard": 70, "full": 40}  # requests of a pass; their p99 is that of all passes together
 NO_CORE = "latency not valid: generator shares cores (it needs one that no instance uses)"
 
 
@@ -63,6 +65,7 @@ class Load:
                 bound = common | (asked or {"bound_steps": BOUND_STEPS})
                 made = serving.case(self.name, options, model, slots, "cores", unit="requests/s", params=bound)
                 yield serving.grouped(made, share)
+            yield from _whole_requests(options, here, slots)
         stall = common | {"share": 0.5, "stall_s": STALL_S}
         yield serving.case(
             self.name, options, model, divisions[0], "cores", unit="ns", better="low", params=stall
@@ -70,12 +73,13 @@ class Load:
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Rates down: latency, service and queueing side by side; then the stall as both loops saw it."""
-        rates = [s for s in series if s.case.unit == "ns" and not s.case.params.get("stall_s")]
+        whole = [s for s in series if s.case.params.get("prompt")]
+        rates = [s for s in series if s.case.unit == "ns" and not s.case.params.get("stall_s") and s not in whole]
         if not series:
             return []
         known = [s for s in series if s.case.params.get("preset")]
         words = [serving.scaled(known)] if known else []
-        words += _highest(series) + _stall(series)
+        words += _highest(series) + _stall(series) + _prompts(whole)
         rows = tuple((f"{serving.name_of(s.case)}, {_share(s)}", _row(s)) for s in rates if s.case.params.get("preset"))
         columns = ("requests/s", "p50 ms", "p99 ms", "p99 at most", "service p99 ms", "closed loop p99 ms")
         return [
@@ -104,6 +108,37 @@ def _divisions(machine: Machine) -> list[tuple[Slot, ...]]:
         slots = layout.split(machine, least // 2).slots
         found.append((*slots[:-1], slots[-1]._replace(cpus=slots[-1].cpus)) if len(slots) == 1 else slots[:-1])
     return found
+
+
+def _whole_requests(options: Options, machine: Machine, slots: tuple[Slot, ...]) -> Iterator[Case]:
+    """Requests of a prompt and the steps that answer it, but for quick: too long for a p99 of each pass."""
+    if options.profile == "quick":
+        return
+    try:
+        # Room for the prompt's weights in f32 beside those of decode: three copies of two bytes each.
+        model = serving.model_for(machine, options, PRESET, 3 * len(slots))
+    except UsageError as error:
+        yield Case(experiment="load", kernel=PRESET, unit="ns", better="low", unavailable=str(error))
+        return
+    params: serving.Params = {
+        "prompt": PROMPT, "steps": ANSWER, "requests": WHOLE[options.profile], "share": 0.7, "quantile": 0.5,
+        "tail": "open",
+    }  # fmt: skip
+    yield serving.case("load", options, model, slots, "cores", unit="ns", better="low", params=params)
+
+
+def _prompts(series: Sequence[Series]) -> list[str]:
+    """Latency of whole requests, p99 from all passes together."""
+    words = []
+    for one in series:
+        name = f"{serving.name_of(one.case)}, requests of {PROMPT} prompt rows and {ANSWER} steps at 70 % of the peak"
+        if one.estimate is None:
+            words.append(f"{name}: {one.unavailable}.")
+            continue
+        tail = serving.quantile_cell(serving.p99(one)).text
+        doubt = "" if one.usable else f" Not to be trusted: {', '.join(one.flags)}."
+        words.append(f"{name}: median {one.estimate / 1e6:.0f} ms, p99 {tail} ms from the scheduled arrival.{doubt}")
+    return words
 
 
 def _share(series: Series) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from numabench import _core, kernels
@@ -109,6 +110,14 @@ class Built:
         fill(self, self.plan)
         self.instance = _core.Instance(self._programs(self.plan), spec.wait, board)
 
+    def _order(self) -> Iterator[tuple[int, Op]]:
+        """Layer and operation in the order they run: all layers of the opening, then all of a step."""
+        model = self.spec.model
+        for ops in (model.opening, model.ops):
+            for layer in range(model.layers):
+                for op in ops:
+                    yield layer, op
+
     def _slices(self) -> tuple[list[list[Slice]], list[int]]:
         """Every thread's parts of the weights, and the bytes they take."""
         model = self.spec.model
@@ -117,15 +126,14 @@ class Built:
         for t in range(self.threads):
             mine: list[Slice] = []
             at = 0
-            for layer in range(model.layers):
-                for op in model.ops:
-                    if op.kind == "gemm":
-                        first, last = cuts(op.n, self.threads, UNIT)[t]
-                        mine.append(Slice(op, layer, first, last, at))
-                        at += -(-(last - first) * op.k * BYTES[model.dtype] // PAGE) * PAGE + UNIT * (len(mine) % 7)
-                    elif op.kind == "own":
-                        mine.append(Slice(op, layer, 0, op.n, at))
-                        at += 3 * (-(-op.n * op.n * 4 // PAGE) * PAGE + UNIT)
+            for layer, op in self._order():
+                if op.kind == "gemm":
+                    first, last = cuts(op.n, self.threads, UNIT)[t]
+                    mine.append(Slice(op, layer, first, last, at))
+                    at += -(-(last - first) * op.k * model.item_bytes(op) // PAGE) * PAGE + UNIT * (len(mine) % 7)
+                elif op.kind == "own":
+                    mine.append(Slice(op, layer, 0, op.n, at))
+                    at += 3 * (-(-op.n * op.n * 4 // PAGE) * PAGE + UNIT)
             plan.append(mine)
             sizes.append(at)
         return plan, sizes
@@ -135,7 +143,7 @@ class Built:
         spec, model = self.spec, self.spec.model
         place: dict[str, int] = {}
         at = 0
-        for op in model.ops:
+        for op in model.every_op:
             if op.kind == "gemm":
                 place[f"{op.name} in"] = at
                 at += op.m * op.k * 4 + PAGE + UNIT
@@ -152,7 +160,7 @@ class Built:
         region = _core.Region(max(at, PAGE), pages, "bind" if bind else "local", nodes)
         self.activations = self.stack.enter_context(region)
         self.scratch = []
-        need = max([self._scratch(op) for op in model.ops], default=0) + PAGE
+        need = max([self._scratch(op) for op in model.every_op], default=0) + PAGE
         for _ in range(self.threads):
             self.scratch.append(self.stack.enter_context(_core.Region(need, "thp", "local")))
 
@@ -170,7 +178,8 @@ class Built:
 
     def skinny(self, op: Op) -> bool:
         """Whether an operation has few rows: weights are then kept output by output."""
-        return self.spec.model.preset == "llm-decode" and op.kind == "gemm"
+        model = self.spec.model
+        return model.preset == "llm-decode" and op.kind == "gemm" and op not in model.opening
 
     def _kernel(self, op: Op) -> _core.Kernel:
         name = {"f32": "gemv_f32", "bf16": "gemv_bf16", "int8": "gemv_s8"}[self.spec.model.dtype]
@@ -180,34 +189,32 @@ class Built:
 
     def _programs(self, plan: list[list[Slice]]) -> list[list[_core.Work | None]]:
         """Layer by layer, operation by operation, a meeting of all threads after each."""
-        model = self.spec.model
         programs: list[list[_core.Work | None]] = [[] for _ in range(self.threads)]
         self.kinds: list[list[tuple[int, str]]] = [[] for _ in range(self.threads)]  # places of reads and gathers
         taken, read = [0] * self.threads, [0] * self.threads
         before: Op | None = None
-        for _ in range(model.layers):
-            for op in model.ops:
-                for t in range(self.threads):
-                    if op.kind in ("gemm", "own"):
-                        part = plan[t][taken[t]]
-                        taken[t] += 1
-                        programs[t].extend(self._gemm(op, part, t, before) if op.kind == "gemm" else self._own(part, t))
-                    elif op.kind == "read":
-                        first, last = cuts(op.bytes, self.threads, PAGE)[t]
-                        if last > first:
-                            at = (self.kv[t], read[t])
-                            kernel = kernels.kernel("write" if op.name == "write" else "read", self.spec.tier)
-                            self.kinds[t].append((len(programs[t]), "read"))
-                            programs[t].append(_core.Work(kernel, a=at, bytes=last - first, loops=1))
-                        read[t] += last - first
-                    elif op.kind == "gather":
-                        self.kinds[t].append((len(programs[t]), "gather"))
-                        programs[t].append(self.gather(op, t))
-                    else:
-                        programs[t].extend(self._heads(op, t, before))
-                    programs[t].append(None)
-                if op.kind in ("gemm", "heads"):
-                    before = op
+        for _, op in self._order():
+            for t in range(self.threads):
+                if op.kind in ("gemm", "own"):
+                    part = plan[t][taken[t]]
+                    taken[t] += 1
+                    programs[t].extend(self._gemm(op, part, t, before) if op.kind == "gemm" else self._own(part, t))
+                elif op.kind == "read":
+                    first, last = cuts(op.bytes, self.threads, PAGE)[t]
+                    if last > first:
+                        at = (self.kv[t], read[t])
+                        kernel = kernels.kernel("write" if op.name == "write" else "read", self.spec.tier)
+                        self.kinds[t].append((len(programs[t]), "read"))
+                        programs[t].append(_core.Work(kernel, a=at, bytes=last - first, loops=1))
+                    read[t] += last - first
+                elif op.kind == "gather":
+                    self.kinds[t].append((len(programs[t]), "gather"))
+                    programs[t].append(self.gather(op, t))
+                else:
+                    programs[t].extend(self._heads(op, t, before))
+                programs[t].append(None)
+            if op.kind in ("gemm", "heads"):
+                before = op
         return programs
 
     def _input(self, op: Op, before: Op | None) -> tuple[int, int]:
@@ -341,7 +348,7 @@ class Built:
         """Digest of all outputs, the same after every step."""
         digest = hashlib.blake2b(digest_size=8)
         with memoryview(self.activations) as whole:
-            for op in self.spec.model.ops:
+            for op in self.spec.model.every_op:
                 if op.kind in ("gemm", "heads"):
                     at = self.place[f"{op.name} out"]
                     width = op.n if op.kind == "gemm" else op.times * op.k // 2

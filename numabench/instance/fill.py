@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from numabench import _core
 from numabench.instance.spec import MEAN, PAGE, UNIT, Fields, Slice
-from numabench.presets import BYTES, ROW_BYTES, cuts
+from numabench.presets import ROW_BYTES, cuts
 
 if TYPE_CHECKING:
     from numabench.instance.build import Built
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 def fill(built: Built, plan: list[list[Slice]]) -> None:
     """Weights by their place in the matrix; everything else likewise, so that every run computes the same."""
-    rows, size = _core.setup_kernel("fill_rows"), BYTES[built.spec.model.dtype]
+    rows, model = _core.setup_kernel("fill_rows"), built.spec.model
+    ops = (*model.ops, *model.opening)
     f64 = _core.setup_kernel("fill_f64")
     jobs: list[list[_core.Work]] = [[] for _ in range(built.threads)]
     for t in range(built.threads):
         for part in plan[t]:
-            op, seed = part.op, 1000 * part.layer + 1 + built.spec.model.ops.index(part.op)
+            op, seed = part.op, 1000 * part.layer + 1 + ops.index(part.op)
             at = (built.weights[t], part.offset)
             if op.kind == "own":
                 for i in range(3):
                     jobs[t].append(_own(built, rows, t, part, i, seed))
             elif part.last > part.first and (built.spec.writes or not built.spec.fd):
-                width, scale = part.last - part.first, 1 / (MEAN * op.k)
+                width, scale, size = part.last - part.first, 1 / (MEAN * op.k), model.item_bytes(op)
                 shape: Fields
                 if built.skinny(op):
                     shape = {"m": width, "n": op.k, "lda": op.k, "ldb": part.first}
@@ -73,10 +74,10 @@ def _kv(built: Built, rows: _core.Kernel, t: int) -> list[_core.Work]:
 
 def _inputs(built: Built, rows: _core.Kernel) -> list[_core.Work]:
     """Activations to start from; int8 ones for int8 weights."""
-    size = 1 if built.spec.model.dtype == "int8" else 4
-    works = []
-    for op in built.spec.model.ops:
+    model, works = built.spec.model, []
+    for op in model.every_op:
         if op.kind == "gemm":
+            size = 1 if model.item_bytes(op) == 1 else 4
             at = (built.activations, built.place[f"{op.name} in"])
             works.append(_core.Work(rows, a=at, chains=size, m=op.m, n=op.k, lda=op.k, scalar=1.0, seed=11, loops=1))
     return works

@@ -78,7 +78,7 @@ def _one_step(built: Built) -> None:
 
 def _run(built: Built, order: dict[str, int]) -> dict[str, Any]:
     assert built.instance is not None
-    stamps = built.instance.serve(built.team, **order)
+    stamps = built.instance.serve(built.team, **order, opening=built.spec.model.openings)
     return {
         "steps": built.instance.steps,
         "op_ns": built.instance.op_ns(built.clock),

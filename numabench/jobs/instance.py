@@ -53,7 +53,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
 def model_of(case: Case) -> presets.Model:
     """The model that a case's params describe."""
     p = case.params
-    return presets.make(
+    made = presets.make(
         str(p["preset"]),
         batch=int(p["batch"]),
         dtype=str(p["dtype"]),
@@ -62,6 +62,7 @@ def model_of(case: Case) -> presets.Model:
         shard=int(p.get("shard", 1)),
         l2_bytes=int(p.get("l2_bytes", 1 << 20)),
     )
+    return presets.with_prefill(made, int(p["prompt"])) if p.get("prompt") else made
 
 
 def places(case: Case, machine: Machine, fd: int = 0) -> list[Place]:

@@ -192,3 +192,25 @@ def test_requests_cut_by_the_window_count_in_proportion() -> None:
     assert late.latencies == [400.0]
     assert late.services == [300.0]
     assert Run([], 1000.0, 0, [], []).per_second == 0.0
+
+
+def test_a_prompt_is_run_once_a_request_and_its_outputs_depend_on_the_model_alone() -> None:
+    decode = presets.make("llm-decode", layers=2, shard=32, ctx=64)
+    model = presets.with_prefill(decode, 16)
+    assert model.openings == 10
+    assert model.flops_per_step == decode.flops_per_step
+    assert model.bytes_per_step == decode.bytes_per_step
+    assert model.weight_bytes == 3 * decode.weight_bytes  # f32 beside bf16
+    one = checksum(Spec(model=model, cpus=CPUS[:1], nodes=NODE))
+    assert one[0] != checksum(Spec(model=decode, cpus=CPUS[:1], nodes=NODE))[0]
+    assert one == checksum(Spec(model=model, cpus=(CPUS[0],) * 3, nodes=NODE, wait="futex"))
+    with a_board() as board, Built(Spec(model=model, cpus=CPUS[:1], nodes=NODE), HERE, _core.Clock(), board) as built:
+        assert built.instance is not None
+        spent = []
+        for steps in (1, 3):
+            now = _core.monotonic_ns()
+            built.instance.serve(built.team, now, until=now + 10**12, most=1, steps=steps, opening=model.openings)
+            spent.append(built.instance.op_ns(built.clock))
+            assert built.instance.steps == steps
+        assert len(spent[0]) == 20
+        assert all(ns > 0 for found in spent for ns in found)
