@@ -91,6 +91,10 @@ class Hardware:
             if own is not None:
                 yield stack.enter_context(own(self, case, seed))
                 return
+            alone = getattr(family, "samples", None)
+            if alone is not None:
+                yield lambda: alone(self, [case], 0, 0, seed)
+                return
             job = family.prepare(self, stack, case, family.buffers(self, stack, [case], seed), seed, True)
             yield lambda: self.team(case.cpus).run(job.works)
 

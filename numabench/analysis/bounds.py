@@ -251,10 +251,12 @@ def _synchronisation(facts: Facts, halved: Halved | None) -> _Step:
     said = [f"its busy threads sleep {share:.0%} of the time for one another or for work"] * (share is not None)
     if halved is not None and halved.ratio is not None:
         ci = f" [{halved.ci[0]:.3f}, {halved.ci[1]:.3f}]" if halved.ci else ", seen once,"
-        said.append(f"with {halved.half} threads instead of {halved.threads} it takes {halved.ratio:.3f}x{ci} the time")
+        said.append(
+            f"with {_threads(halved.half)} instead of {halved.threads} it takes {halved.ratio:.3f}x{ci} the time"
+        )
     figure = "; ".join(said)
     if halved is not None and halved.outcome == "faster" and halved.ratio:
-        change = f"{halved.half} threads, such as OMP_NUM_THREADS={halved.half}; or fewer barriers and locks"
+        change = f"{_threads(halved.half)}, such as OMP_NUM_THREADS={halved.half}; or fewer barriers and locks"
         gain = 1 / halved.ratio
         return _Step(
             figure=figure,
@@ -313,7 +315,16 @@ def _shared(halved: Halved | None) -> Bound | None:
     if halved is None or halved.outcome != "as fast" or halved.ratio is None or halved.ci is None:
         return None
     said = (
-        f"with {halved.half} threads instead of {halved.threads} it takes {halved.ratio:.3f}x "
+        f"with {_threads(halved.half)} instead of {halved.threads} it takes {halved.ratio:.3f}x "
         f"[{halved.ci[0]:.3f}, {halved.ci[1]:.3f}] the time: memory, a lock, or a part that one thread does alone"
     )
-    return Bound(cause="unexplained", evidence=said, change=f"{halved.half} threads do as well", proven=True)
+    return Bound(
+        cause="unexplained",
+        evidence=said,
+        change=f"{_threads(halved.half)} {'does' if halved.half == 1 else 'do'} as well",
+        proven=True,
+    )
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"

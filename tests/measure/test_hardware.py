@@ -89,3 +89,13 @@ def test_windows_take_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     with Hardware(machine, Options(profile="quick")) as hardware:
         (sample,) = hardware.measure([case], 0, 0, 1)
     assert len(set(ran)) == len(ran) == len(sample.windows) == 32
+
+
+@pytest.mark.skipif(len(Machine.load().allowed_cpus) < 2, reason="needs two CPUs")
+def test_a_family_that_measures_in_processes_of_its_own_can_be_timed_from_outside() -> None:
+    machine, options = Machine.load(), Options(profile="quick")
+    case = next(c for c in session.plan(["sync"], options, machine) if c.job == "pipes")
+    with Hardware(machine, options) as backend, backend.fixed_work(case, 1) as call:
+        found = call()
+    assert isinstance(found, list)
+    assert [sample.value > 0 for sample in found] == [True]
