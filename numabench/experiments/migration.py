@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import Any
 
 from numabench.analysis import stats
 from numabench.experiments import base
@@ -45,16 +46,12 @@ class Migration:
         home = machine.cpu(cpus[0]).node or 0
         for name, (a, b) in self._hops(machine, cpus).items():
             for size_name, size in self._sizes(machine, options, cpus[0], home).items():
-                yield Case(
-                    experiment=self.name,
-                    kernel=(options.kernels or ("read",))[0],
+                yield self._case(
+                    machine,
+                    options,
+                    home,
                     unit="us",
-                    better="low",
-                    target=home,
                     cpus=(a, b),
-                    touch_cpus=base.touchers(machine, home),
-                    pages=options.pages or "thp",
-                    tier=options.tier,
                     bytes=size,
                     params={"hop": name, "set": size_name},
                     job="hop",
@@ -78,19 +75,28 @@ class Migration:
                 unavailable="one node",
             )
 
+    def _case(self, machine: Machine, options: Options, target: int, **more: Any) -> Case:
+        """A case on memory of one node, touched there; the lower its figure the better."""
+        given: dict[str, Any] = {
+            "kernel": (options.kernels or ("read",))[0],
+            "target": target,
+            "touch_cpus": base.touchers(machine, target),
+            "pages": options.pages or "thp",
+            "tier": options.tier,
+        }
+        return Case(experiment=self.name, better="low", **(given | more))
+
     def _move(self, machine: Machine, options: Options, home: int, to: int, kind: str, size: int) -> Case:
         why = "" if kind in PAGE_STEPS else f"{kind} pages are not moved one by one"
-        return Case(
-            experiment=self.name,
+        return self._case(
+            machine,
+            options,
+            home,
             kernel="read",
             unit="ns",
-            better="low",
             initiator=home,
-            target=home,
             cpus=base.team(machine, options, home)[:1],
-            touch_cpus=base.touchers(machine, home),
             pages=kind,
-            tier=options.tier,
             bytes=size,
             params={"to": to, "step": PAGE_STEPS.get(kind, 4096), "size": size},
             job="move",
@@ -99,17 +105,15 @@ class Migration:
 
     def _converge(self, machine: Machine, options: Options, home: int, there: int) -> Case:
         """Pages first touched on another node, read from home until the system has brought them."""
-        return Case(
-            experiment=self.name,
+        return self._case(
+            machine,
+            options,
+            there,
             kernel="read",
             unit="s",
-            better="low",
             initiator=home,
-            target=there,
             cpus=base.team(machine, options, home)[:1],
-            touch_cpus=base.touchers(machine, there),
             pages=options.pages if options.pages in PAGE_STEPS else "base",
-            tier=options.tier,
             bytes=options.bytes or MOVED["quick"][0],
             params={"by": "the system"},
             job="converge",
@@ -121,16 +125,12 @@ class Migration:
         asked = "--cpus" if options.cpus else "--nodes" if options.nodes else ""
         for times in BESIDE[options.profile]:
             for roams in (False, True):
-                yield Case(
-                    experiment=self.name,
-                    kernel=(options.kernels or ("read",))[0],
+                yield self._case(
+                    machine,
+                    options,
+                    home,
                     unit="us",
-                    better="low",
-                    target=home,
                     cpus=machine.allowed_cpus if roams else (cpu,),
-                    touch_cpus=base.touchers(machine, home),
-                    pages=options.pages or "thp",
-                    tier=options.tier,
                     bytes=next(iter(self._sizes(machine, options, cpu, home).values())),
                     params={"roams": int(roams), "beside": times * cores},
                     job="wander",
