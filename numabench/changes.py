@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from numabench.analysis import compare, stats
+from numabench.analysis import clusters, compare, stats
 from numabench.environment import SETTINGS
 from numabench.errors import UsageError
 from numabench.measure import MOVED
@@ -190,7 +190,7 @@ def _reasons(a: Sequence[Series], b: Sequence[Series], runs_a: int, runs_b: int)
                 found.append(f"{field}: {one} -> {other}")
     windows = {len(sample.windows) for series in (*a, *b) for sample in series.samples}
     apart = [[ns for s in one.samples for ns in s.evidence.hand_over_ns or ()] for one in (*a, *b)]
-    between = stats.split([median(seen) for seen in apart if seen], MOVED)
+    between = clusters.split([median(seen) for seen in apart if seen], MOVED)
     if between:
         found.append(f"the hypervisor had moved the CPUs: a hand-over took {between[0]:.0f} or {between[1]:.0f} ns")
     if first.kernel == "chase" and len(windows) > 1:

@@ -10,7 +10,7 @@ from statistics import median
 
 import msgspec
 
-from numabench.analysis import screen, stats
+from numabench.analysis import clusters, screen, stats
 from numabench.backend import Backend
 from numabench.errors import NumabenchError
 from numabench.machine import Machine
@@ -286,7 +286,7 @@ def interval(samples: Sequence[Sample], correlation: float) -> tuple[float, floa
 def moved(samples: Sequence[Sample]) -> tuple[float, float] | None:
     """What a hand-over between the case's CPUs cost (ns) before and after they were moved; None: they were not."""
     seen = [ns for sample in samples for ns in sample.evidence.hand_over_ns or ()]
-    return stats.split(seen, MOVED)
+    return clusters.split(seen, MOVED)
 
 
 def summary(case: Case, samples: Sequence[Sample], failure: str, options: Options, correlation: float = 0.0) -> Series:

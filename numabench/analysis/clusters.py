@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of CPUs that lie near each other, found from what a hand-over between each two of them costs."""
+"""How near CPUs lie to each other, and whether that changed, found from what a hand-over between two of them costs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, pairwise
+from statistics import median
 from typing import NamedTuple
 
 GAP = 1.2  # between the dearest pair inside and the cheapest pair across: less is no border
@@ -57,3 +58,10 @@ def restricted(groups: Collection[Collection[int]], items: Collection[int]) -> G
 def together(groups: Groups) -> set[tuple[int, int]]:
     """The pairs that share a group."""
     return {pair for group in groups for pair in combinations(sorted(group), 2)}
+
+
+def split(costs: Sequence[float], factor: float) -> tuple[float, float] | None:
+    """Medians below and above the widest gap of the sorted costs; None where no gap is as wide as the factor."""
+    ordered = sorted(costs)
+    width, at = max(((b / a, i) for i, (a, b) in enumerate(pairwise(ordered), 1)), default=(1.0, 0))
+    return (median(ordered[:at]), median(ordered[at:])) if width >= factor else None

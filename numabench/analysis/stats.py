@@ -240,13 +240,6 @@ def modified_z(values: Sequence[float]) -> tuple[float, ...]:
     return tuple((value - middle) / scale if scale else 0.0 for value in values)
 
 
-def split(values: Sequence[float], factor: float) -> tuple[float, float] | None:
-    """Medians below and above the widest gap of the sorted positive values; None where no two differ by the factor."""
-    ordered = sorted(values)
-    width, at = max(((b / a, i) for i, (a, b) in enumerate(pairwise(ordered), 1)), default=(1.0, 0))
-    return (median(ordered[:at]), median(ordered[at:])) if width >= factor else None
-
-
 def steady(windows: Sequence[float]) -> bool:
     """Whether the last 21 windows, three groups of 7, have settled; False for fewer.
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from numabench import _core, changes, measure, session, timing
-from numabench.analysis import stats
+from numabench.analysis import clusters, stats
 from numabench.record import Record
 from numabench.reports import words
 from numabench.series import Case, Evidence, Options, Sample, Series
@@ -45,7 +45,7 @@ def record_of(series: Series, created: str = "2026-01-01T00:00:00Z") -> Record:
     ],
 )
 def test_split(values: tuple[float, ...], found: tuple[float, float] | None) -> None:
-    assert stats.split(values, 2.0) == found
+    assert clusters.split(values, 2.0) == found
 
 
 def test_figures_of_both_places_are_told_and_the_interval_holds_all() -> None:
