@@ -13,10 +13,10 @@ from typing import Protocol, Self
 
 from numabench import _core, jobs, timing
 from numabench.analysis import stats
-from numabench.environment import FALLBACK_CLOCKS, Tree, Watch, moves, threads
+from numabench.environment import FALLBACK_CLOCKS, Tree, Watch, moves
 from numabench.errors import NumabenchError
 from numabench.evidence import evidence, flags, prefetch
-from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps
+from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps, crew
 from numabench.machine import Machine
 from numabench.memory import Buffer
 from numabench.series import Case, Evidence, Options, Sample
@@ -44,7 +44,7 @@ class Hardware:
         self.balancing = env.text("proc/sys/kernel/numa_balancing") not in (None, "0")
         self.reference_s = partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
         self.teams: dict[tuple[int, ...], _core.Team] = {}
-        self.members: dict[tuple[int, ...], set[int]] = {}  # their threads
+        self.members: dict[tuple[int, ...], frozenset[int]] = {}  # their threads
 
     def __enter__(self) -> Self:
         return self
@@ -57,9 +57,7 @@ class Hardware:
     def team(self, cpus: tuple[int, ...]) -> _core.Team:
         """The team pinned to these CPUs."""
         if cpus not in self.teams:
-            before = threads()
-            self.teams[cpus] = _core.Team(cpus, self.clock)
-            self.members[cpus] = threads() - before
+            self.teams[cpus], self.members[cpus] = crew(cpus, self.clock)
         return self.teams[cpus]
 
     def measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
@@ -75,9 +73,9 @@ class Hardware:
             raise NumabenchError(f"CPU {format_numbers(sorted(gone))} went offline during the run ({error})") from error
 
     def _measure(self, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
-        own = getattr(jobs.family(group[0]), "samples", None)  # a family that measures in processes of its own
-        if own is not None:
-            return list(own(self, group, number, position, seed))
+        alone = jobs.alone(group[0])
+        if alone:
+            return alone.samples(self, group, number, position, seed)
         with ExitStack() as stack:
             buffers = jobs.family(group[0]).buffers(self, stack, group, seed)
             return [self._sample(case, buffers, number, position + i, seed) for i, case in enumerate(group)]
@@ -86,15 +84,15 @@ class Hardware:
     def fixed_work(self, case: Case, seed: int) -> Iterator[Callable[[], object]]:
         """A call that does the same work every time it is made, for timing from outside."""
         with ExitStack() as stack:
-            family = jobs.family(case)
-            own = getattr(family, "fixed", None)
+            alone = jobs.alone(case)
+            own = getattr(alone, "fixed", None)
             if own is not None:
                 yield stack.enter_context(own(self, case, seed))
                 return
-            alone = getattr(family, "samples", None)
-            if alone is not None:
-                yield lambda: alone(self, [case], 0, 0, seed)
+            if alone:
+                yield partial(alone.samples, self, [case], 0, 0, seed)
                 return
+            family = jobs.family(case)
             job = family.prepare(self, stack, case, family.buffers(self, stack, [case], seed), seed, True)
             yield lambda: self.team(case.cpus).run(job.works)
 
@@ -107,11 +105,11 @@ class Hardware:
             cores = {other for cpu in case.cpus for other in self.machine.siblings(cpu)}
             watch = Watch(case.cpus, siblings=cores - set(case.cpus))
             watch.start()
-            moved = self._moves(case.cpus)
+            moves_before = self._moves(case.cpus)
             began, meanwhile = self.clock.now_ns(), self.reference_s()
             warm, windows, settled = self._windows(case, job)
             meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
-            moved = now - moved if (now := self._moves(case.cpus)) is not None and moved is not None else None
+            moves_after = self._moves(case.cpus)
             changes = watch.stop()
             still = self._apart(case)
             after = [buffer.proof() for buffer in buffers]
@@ -126,7 +124,7 @@ class Hardware:
                 clock_off=took / meanwhile - 1 if meanwhile > 0 else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 hand_over_ns=(apart, still) if apart and still else None,
-                cpu_moves=moved,
+                cpu_moves=None if moves_before is None or moves_after is None else moves_after - moves_before,
                 ring_nodes=job.ring_nodes,
                 twins=twins,
                 prefetch=prefetch(case, twins),

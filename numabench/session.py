@@ -61,7 +61,7 @@ def estimate_seconds(cases: Sequence[Case], options: Options) -> tuple[float, fl
     The real one is told as it goes.
     """
     runnable = groups([case for case in cases if not case.unavailable])
-    per_pass = sum(jobs.family(group[0]).seconds(group, options) for group in runnable)
+    per_pass = sum((jobs.alone(group[0]) or jobs.family(group[0])).seconds(group, options) for group in runnable)
     passes = options.passes or PASSES[options.profile]
     least, most = per_pass * min(passes, stats.LEAST_PASSES), per_pass * passes
     return (min(least, options.budget_s), min(most, options.budget_s)) if options.budget_s else (least, most)

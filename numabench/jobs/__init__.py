@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families of jobs. To add one: its file, and its name in FAMILIES."""
+"""Families of jobs. To add one: its file, and its name in FAMILIES or ALONE."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ from numabench.jobs import (
     sync,
     wander,
 )
-from numabench.jobs.base import Family, family_of
+from numabench.jobs.base import Alone, Family, family_of
 from numabench.series import Case
 
 FAMILIES: dict[str, Family] = {
     "blas1": stream,
     "chase": chase,
     "contend": contend,
-    "converge": converge,
     "stream": stream,
     "stride": stream,
     "gemm": gemm,
@@ -43,15 +42,19 @@ FAMILIES: dict[str, Family] = {
     "mix": mix,
     "move": move,
     "pagecache": pagecache,
-    "pipes": pipes,
     "policy": policy,
     "shared": shared,
     "sync": sync,
     "wander": wander,
-    "instance": instance,
 }
+ALONE: dict[str, Alone] = {"converge": converge, "instance": instance, "pipes": pipes}
 
 
 def family(case: Case) -> Family:
     """The family that prepares a case."""
     return FAMILIES[family_of(case)]
+
+
+def alone(case: Case) -> Alone | None:
+    """What takes the samples of a case by itself; None: its family prepares it."""
+    return ALONE.get(family_of(case))

@@ -9,9 +9,10 @@ from statistics import median
 from typing import NamedTuple, Protocol
 
 from numabench import _core, kernels
+from numabench.environment import threads
 from numabench.machine import Machine
 from numabench.memory import Buffer, allocate
-from numabench.series import Case, Options
+from numabench.series import Case, Options, Sample
 
 # Windows of one pass (method: a minimum depends on how many values it is taken from, so the count is fixed).
 CHASE_WINDOWS, RATE_WINDOWS = 32, 3
@@ -76,6 +77,16 @@ class Family(Protocol):
         """Forecast of one pass over a group, set-up included."""
 
 
+class Alone(Protocol):
+    """A module of this package whose cases are not windows of a team here: processes, or waits for the system."""
+
+    def samples(self, bench: Bench, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:
+        """One pass over the cases of a group."""
+
+    def seconds(self, group: Sequence[Case], options: Options) -> float:
+        """Forecast of one pass over a group, set-up included."""
+
+
 def buffers_of(
     bench: Bench, stack: ExitStack, case: Case, sizes: Sequence[int], seed: int, fill: str = "fill_f64"
 ) -> list[Buffer]:
@@ -101,6 +112,12 @@ def one_buffer(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int)
     first = group[0]
     fill = "fill_f32" if first.kernel.endswith("f32") else "fill_f64"
     return buffers_of(bench, stack, first, [max(case.bytes for case in group)], seed, fill)
+
+
+def crew(cpus: Sequence[int], clock: _core.Clock) -> tuple[_core.Team, frozenset[int]]:
+    """A new team, and the ids of its threads; no other thread may start or end meanwhile."""
+    before = threads()
+    return _core.Team(cpus, clock), frozenset(threads() - before)
 
 
 def span_ns(stamps: Stamps) -> float:

@@ -4,32 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from numabench import _core, kernels
 from numabench.environment import Tree, Watch
-from numabench.errors import NumabenchError, UsageError
+from numabench.errors import NumabenchError
 from numabench.evidence import evidence
-from numabench.jobs.base import SET_UP_BYTES_PER_S, Bench, Job
+from numabench.jobs.base import SET_UP_BYTES_PER_S, Bench
 from numabench.jobs.stream import RATE_BLOCK
-from numabench.memory import Buffer, allocate
+from numabench.memory import allocate
 from numabench.series import Case, Evidence, Options, Sample
 
-__all__ = ["buffers", "prepare", "samples", "seconds"]
+__all__ = ["samples", "seconds"]
 
 SETTLED = 0.9  # share of the pages: some are touched by nobody at the right moment
 # Two faults of a page from one node are wanted, in scans that are a second and more apart (kernel/sched/fair.c).
 LIMIT_S, LOOK_NS = 30.0, 50e6
-
-
-def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
-    """None: see ``samples``."""
-    raise UsageError("pages that the system moves are watched, not run")
-
-
-def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """Never: see ``samples``."""
-    raise UsageError("pages that the system moves are watched, not run")
 
 
 def samples(bench: Bench, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:

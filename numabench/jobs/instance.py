@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 from numabench import _core, kernels, layout, presets
 from numabench.analysis import tails
 from numabench.environment import Disturbance, Watch
-from numabench.errors import NumabenchError, UsageError
+from numabench.errors import NumabenchError
 from numabench.instance.drive import Fleet, Place, Run
 from numabench.instance.spec import Spec
-from numabench.jobs.base import Bench, Job
+from numabench.jobs.base import Bench
 from numabench.machine import Machine
-from numabench.memory import Buffer
 from numabench.series import Case, Evidence, Options, Sample
 
 WINDOW_S = {"quick": 0.8, "standard": 2.0, "full": 5.0}
@@ -38,16 +37,6 @@ def seconds(group: Sequence[Case], options: Options) -> float:
         count = int(case.params.get("requests", 0))
         found += WINDOW_S[options.profile] + (10.0 if count else 0.0)
     return 1.0 + WARM_S[options.profile] + found
-
-
-def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
-    """None: the processes have their own."""
-    raise UsageError("instances are processes: they run in their own driver")
-
-
-def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """Never: see ``samples``."""
-    raise UsageError("instances are processes: they run in their own driver")
 
 
 def model_of(case: Case) -> presets.Model:

@@ -17,26 +17,15 @@ from contextlib import ExitStack
 from statistics import fmean, median
 
 from numabench.environment import Watch
-from numabench.errors import NumabenchError, UsageError
-from numabench.jobs.base import Bench, Job
-from numabench.memory import Buffer
+from numabench.errors import NumabenchError
+from numabench.jobs.base import Bench
 from numabench.series import Case, Evidence, Options, Sample
 
-__all__ = ["buffers", "prepare", "samples", "seconds"]
+__all__ = ["samples", "seconds"]
 
 WINDOWS, WARM = 4, 20
 CHUNK = 32 << 10  # both write before either reads: a pipe holds 64 KiB (pipe(7))
 LIMIT_S, TAIL = 60.0, 0.99
-
-
-def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> list[Buffer]:
-    """None: see ``samples``."""
-    raise UsageError("ranks are processes: they run in their own driver")
-
-
-def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """Never: see ``samples``."""
-    raise UsageError("ranks are processes: they run in their own driver")
 
 
 def samples(bench: Bench, group: Sequence[Case], number: int, position: int, seed: int) -> list[Sample]:

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from statistics import fmean, median, pstdev
 
 from numabench import _core, kernels
-from numabench.environment import moves, threads
-from numabench.jobs.base import SET_UP_BYTES_PER_S, WARM_LIMIT_NS, Bench, Job, Stamps, one_buffer
+from numabench.environment import moves
+from numabench.jobs.base import SET_UP_BYTES_PER_S, WARM_LIMIT_NS, Bench, Job, Stamps, crew, one_buffer
 from numabench.jobs.stream import RATE_BLOCK
 from numabench.memory import Buffer
 from numabench.series import Case, Options
@@ -31,9 +31,9 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     ``beside``: so many threads compute meanwhile, wherever the scheduler puts them.
     """
     region, kernel = buffers[0].region, kernels.kernel(case.kernel, case.tier)
-    clock, before = bench.team(case.cpus[:1]).clock, threads()
-    team = stack.enter_context(_core.Team((_core.ANY_CPU if case.params["roams"] else case.cpus[0],), clock))
-    (tid,) = threads() - before
+    clock = bench.team(case.cpus[:1]).clock
+    team, (tid,) = crew((_core.ANY_CPU if case.params["roams"] else case.cpus[0],), clock)
+    stack.enter_context(team)
 
     def work(loops: int) -> list[_core.Work]:
         return [_core.Work(kernel, a=(region, 0), bytes=case.bytes, block=RATE_BLOCK, loops=loops, seed=seed)]
