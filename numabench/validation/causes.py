@@ -42,7 +42,8 @@ def observed(
     for family, found in faults.items():
         for fault in found:
             _of_fault(seen, family, fault)
-    _of_figures(seen, checks, values)
+    confirmed = any(fault.worst.kind == "persistent" and fault.worst.deviation > 0 for f in faults.values() for fault in f)
+    _of_figures(seen, checks, values, confirmed)
     flat = [best(figures, "low") for figures in values.get("latency.remote_over_local", {}).values()]
     if flat and max(abs(ratio - 1) for ratio in flat) < FLAT:
         seen["flat matrix"] = f"remote latency is {max(flat):.2f}x local"
@@ -141,7 +142,10 @@ def _of_fault(seen: dict[str, str], family: str, fault: Fault) -> None:
 
 
 def _of_figures(
-    seen: dict[str, str], checks: Iterable[Check], values: Mapping[str, Mapping[str, tuple[float, ...]]]
+    seen: dict[str, str],
+    checks: Iterable[Check],
+    values: Mapping[str, Mapping[str, tuple[float, ...]]],
+    confirmed: bool,
 ) -> None:
     bad: dict[str, list[Check]] = {}
     for check in checks:
@@ -149,7 +153,8 @@ def _of_figures(
             bad.setdefault(check.name, []).append(check)
         if check.reason == "UNSTABLE":
             seen.setdefault("rounds differ", f"{check.label}: {check.text}")
-        if check.name in ("contended", "stolen", "throttled"):
+        # What disturbs a few of the cases does not put the same fault into both measurements.
+        if check.name in _DISTURBED and (check.verdict == "INCONCLUSIVE" or not confirmed):
             seen[_DISTURBED[check.name]] = check.text
     for name, all_word, one_word in (
         ("bw.read.local", "all bandwidth low", "one node's bandwidth low"),

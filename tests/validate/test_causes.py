@@ -64,6 +64,7 @@ fail_above = 0.10
 """,
     "x.toml",
 )
+PAIRS = [(i, j) for i in range(4) for j in range(4)]
 Scale = Callable[[str, int, int], float]
 
 
@@ -192,6 +193,17 @@ def test_a_fault_gives_its_cause(cause: str) -> None:
     assert cause in [found.name for found in result.causes], [(c.name, c.score) for c in result.causes]
     assert all(found.evidence for found in result.causes)
     assert len(result.causes) <= 2
+
+
+def test_a_fault_seen_twice_is_not_laid_on_neighbours_that_disturbed_a_few_cases() -> None:
+    sound = made(latency(2.0, lambda i, j: j == 2), wobble=True)
+    some = [msgspec.structs.replace(one, flags=("stolen", "contended")) for one in sound.series[:5]]
+    found = msgspec.structs.replace(sound, series=(*some, *sound.series[5:]))
+    again = {"latency": {(i, j): [(100.0 if i == j else 200.0) * (2.0 if j == 2 else 1)] * 6 for i, j in PAIRS}}
+    assert validate(found).causes[0].name == "noisy neighbour"
+    result = validate(found, again=again)
+    assert result.verdict == "FAIL"
+    assert result.causes[0].name == "memory of one node slow"
 
 
 @pytest.mark.parametrize(("after", "verdict"), [(2, "PASS"), (9, "WARN")])
