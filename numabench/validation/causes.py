@@ -42,7 +42,9 @@ def observed(
     for family, found in faults.items():
         for fault in found:
             _of_fault(seen, family, fault)
-    confirmed = any(fault.worst.kind == "persistent" and fault.worst.deviation > 0 for f in faults.values() for fault in f)
+    confirmed = any(
+        fault.worst.kind == "persistent" and fault.worst.deviation > 0 for f in faults.values() for fault in f
+    )
     _of_figures(seen, checks, values, confirmed)
     flat = [best(figures, "low") for figures in values.get("latency.remote_over_local", {}).values()]
     if flat and max(abs(ratio - 1) for ratio in flat) < FLAT:
