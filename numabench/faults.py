@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -177,17 +178,32 @@ def _edge_of_cache(bench: Bench) -> Sample:
 
 
 def _learned(bench: Bench) -> Sample:
-    """A round takes 50 ms; from the second one on a tenth less, as if something knew the ring."""
-    case, done = structs.replace(bench.case("chase"), cache_suspect=False), 0.0
-    nodes = case.bytes // int(case.params["stride"])
+    """A round takes 50 ms; from the second one over the same ring on a tenth less, as if something knew it."""
+    return paced(bench, lambda rounds, _: 1.1 if rounds >= 1 else 1.0)
 
-    def faster(stamp: _core.Stamp) -> _core.Stamp:
-        nonlocal done
-        elements = (stamp.end_ns - stamp.start_ns) * nodes / 50e6 * (1.1 if done >= nodes else 1.0)
-        done += elements
-        return stamp._replace(elements=elements)
 
-    bench.alter = faster
+def paced(bench: Bench, speed: Callable[[float, float], float]) -> Sample:
+    """A chase at 50 ms a round times what ``speed`` makes of the rounds so far, over this ring and over all."""
+    case, walked = structs.replace(bench.case("chase"), cache_suspect=False), Counter[_core.Ring]()
+    nodes, honest = case.bytes // int(case.params["stride"]), bench.team
+
+    class Paced:
+        def __init__(self, cpus: tuple[int, ...]) -> None:
+            self.real = honest(cpus)
+
+        def __len__(self) -> int:
+            return len(self.real)
+
+        def run(self, works: list[_core.Work], window_ns: float = 0.0, core_hz: bool = False) -> Stamps:
+            stamps, ring = self.real.run(works, window_ns=window_ns, core_hz=core_hz), works[0].ring
+            if ring is None or not window_ns:
+                return stamps
+            rounds = [walked[ring] / nodes, walked.total() / nodes]
+            loads = int((stamps[0].end_ns - stamps[0].start_ns) / 50e6 * nodes * speed(*rounds))
+            walked[ring] += loads
+            return [stamps[0]._replace(elements=float(loads))]
+
+    bench.team = Paced  # type: ignore[method-assign, assignment]
     return bench.ordinary(case)
 
 

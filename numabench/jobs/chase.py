@@ -78,8 +78,13 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
             if all(ratio <= TWINS[name][1] for name, ratio in found.items()):
                 break
             figure = floor(2 * half, stride)
-        learned = first_lap([*warm, *windows], ring.nodes) if not case.cache_suspect else None
-        return found | ({"laps": learned} if learned else {})
+        laps = None if case.cache_suspect else first_lap([*warm, *windows], ring.nodes)
+        for other in range(1, TWIN_ATTEMPTS):
+            if laps is None or laps <= TWINS["laps"][1]:
+                break
+            again = rounds(bench, case, kernel, ring_of(bench, case, buffers[0].region, case.bytes, seed + other))
+            laps = min(laps, first_lap(again, ring.nodes) or laps)
+        return found | ({"laps": laps} if laps else {})
 
     length = CHASE_WINDOW_NS[bench.options.profile]
     comparable = chains == 1 and not fixed and case.params.get("stride", 0)
@@ -94,6 +99,18 @@ def _floor(bench: Bench, case: Case, kernel: _core.Kernel, ring: _core.Ring) -> 
     work = _core.Work(kernel, ring=ring, chains=1, block=CHASE_BLOCK)
     stamps = [team.run([work], window_ns=length)[0] for _ in range(1 + TWIN_WINDOWS)][1:]
     return min((s.end_ns - s.start_ns) / max(s.elements, 1.0) for s in stamps)
+
+
+def rounds(bench: Bench, case: Case, kernel: _core.Kernel, ring: _core.Ring) -> list[Stamps]:
+    """Windows of a walk that goes on for a third of the way when it has come round."""
+    team, length = bench.team(case.cpus), CHASE_WINDOW_NS[bench.options.profile]
+    work = _core.Work(kernel, ring=ring, chains=1, block=CHASE_BLOCK)
+    taken: list[Stamps] = []
+    done = 0.0
+    while done < ring.nodes * 4 / 3:
+        taken.append(team.run([work], window_ns=length))
+        done += max(taken[-1][0].elements, 1.0)
+    return taken
 
 
 def first_lap(windows: list[Stamps], nodes: int) -> float | None:

@@ -83,6 +83,14 @@ def test_a_neighbour_that_did_not_run_is_none(machine: Machine, monkeypatch: pyt
     assert outcome.state == "caught" or "too little to be one" in outcome.seen
 
 
+def test_a_neighbour_in_the_first_round_is_no_learning(machine: Machine) -> None:
+    """Another ring's first round is as fast as its second: it was no foresight."""
+    with Bench(machine) as bench:
+        sample = faults.paced(bench, lambda _, rounds: 1.1 if rounds >= 1 else 1.0)
+    assert "chain_learned" not in sample.flags
+    assert sample.evidence.twins["laps"] == pytest.approx(1.0, abs=0.01)
+
+
 def test_nothing_planted_is_clean(machine: Machine) -> None:
     for kernel in ("read", "chase"):
         outcome, _ = selftest._clean(machine, kernel)
