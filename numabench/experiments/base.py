@@ -233,6 +233,17 @@ def local_and_far(machine: Machine, options: Options) -> list[tuple[int, int, st
     return [local, *sorted(far, key=lambda p: machine.distance(p[0], p[1]) or 0)]
 
 
+def nearest_to_bare(machine: Machine, options: Options) -> list[tuple[int, int, str]]:
+    """Each node without CPUs as the target of the initiator that is nearest to it."""
+    found = []
+    usable = [(i, j) for i, j, why in pairs(machine, options) if not why]
+    for j in dict.fromkeys(j for _, j in usable if not machine.node(j).cpus):
+        near = set(machine.nearest_cpus(j))
+        mine = [i for i, target in usable if target == j]
+        found.append((next((i for i in mine if near & set(team(machine, options, i))), mine[0]), j, ""))
+    return found
+
+
 def cell(series: Series | None, base: Series | None = None) -> Cell:
     """A series as a table cell, with its ratio to ``base`` paired by pass."""
     if series is None:

@@ -48,10 +48,11 @@ class Loaded:
 
     def _curves(self, machine: Machine, options: Options) -> list[tuple[int, int, int, str]]:
         """(initiator, target, node whose cores load, reason why not)."""
-        near = base.local_and_far(machine, options)
-        found = [(i, j, i, why) for i, j, why in (near[:1] + near[1:][-1:] if options.profile == "quick" else near)]
+        near, bare = base.local_and_far(machine, options), base.nearest_to_bare(machine, options)
+        first = [*near[:1], *near[1:][-1:], *bare[:1]] if options.profile == "quick" else [*near, *bare]
+        found = [(i, j, i, why) for i, j, why in first]
         if options.profile == "quick":
-            return found
+            return list(dict.fromkeys(found))
         usable = [(i, j) for i, j, why in base.pairs(machine, options) if not why]
         if options.profile == "full":
             found += [(i, j, i, "") for i, j in usable]

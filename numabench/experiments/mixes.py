@@ -57,7 +57,7 @@ class Mixes:
             return
         if any(known[name].family == "mix" for name in options.kernels):
             raise UsageError("--kernel mix, mix_nt: which mix says --ratio, such as --ratio 5:1")
-        for pair in base.local_and_far(machine, options):
+        for pair in self._pairs(machine, options):
             for kernel in options.kernels or [name for name in MIXES if name in known]:
                 lines = known[kernel].family == "gather"
                 yield base.point(
@@ -70,10 +70,13 @@ class Mixes:
                     params={"row": base.LINE} if lines else {},
                 )
 
+    def _pairs(self, machine: Machine, options: Options) -> list[tuple[int, int, str]]:
+        return list(dict.fromkeys((*base.local_and_far(machine, options), *base.nearest_to_bare(machine, options))))
+
     def _ratios(self, machine: Machine, options: Options) -> Iterator[Case]:
         """Reading for comparison; each ratio with plain stores, which read their lines first, and past the caches."""
         known = kernels.tier(options.tier).kernels
-        for pair in base.local_and_far(machine, options):
+        for pair in self._pairs(machine, options):
             share = f"{pair[0]}-{pair[1]}"
             yield base.point(self.name, machine, options, pair, "read", share=share)
             for reads, writes in options.ratios:

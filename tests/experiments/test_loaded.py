@@ -71,6 +71,16 @@ def test_crossed_curves_load_from_the_target() -> None:
     assert found[1, 1] == {(2, 3)}
 
 
+@pytest.mark.parametrize(("profile", "initiators"), [("quick", {1}), ("standard", {0, 1}), ("full", {0, 1, 2})])
+def test_memory_without_cpus_is_a_target_of_the_node_nearest_to_it(profile: str, initiators: set[int]) -> None:
+    machine = many(nodes=3, packages=3, bare=1)
+    nodes = tuple(msgspec.structs.replace(n, local_cpus=machine.cpus_of(1)) if not n.cpus else n for n in machine.nodes)
+    machine = msgspec.structs.replace(machine, nodes=nodes)
+    found = roles(machine, Options(profile=profile))  # type: ignore[arg-type]
+    assert {i for i, j in found if j == 3} == initiators
+    assert found[1, 3] == {(2, 3)}
+
+
 def test_one_core_cannot_probe_and_load() -> None:
     (case,) = session.plan(["loaded"], Options(), many(nodes=1, packages=1, cores=1))
     assert "needs two cores" in case.unavailable

@@ -86,6 +86,10 @@ class Machine:
         first = sum(other.cpus for other in self.nodes[:node])
         return range(first, first + self.nodes[node].cpus)
 
+    def node_of(self, cpu: int) -> int:
+        """The node of a CPU."""
+        return next(node for node in range(len(self.nodes)) if cpu in self.cpus_of(node))
+
     def slit(self) -> Matrix:
         """Distances as the guest is to see them."""
         size = range(len(self.nodes))

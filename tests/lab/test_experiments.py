@@ -50,6 +50,12 @@ TIERED = Machine("TIERED", (Node(2, 512), Node(0, 384)), distances=((10, 20), (2
     ((NEAR, FAR), (0, 0)), bytes_per_s=((HOME, HOME // 4), (0, 0))
 )
 
+# Memory without CPUs, nearer to the second of two nodes.
+BARE_FAR = 15000
+BARE = Machine(
+    "BARE", (Node(2, 384), Node(2, 384), Node(0, 256)), distances=((10, 21, 34), (21, 10, 24), (34, 24, 10))
+).penalised(((NEAR, FAR, BARE_FAR), (FAR, NEAR, NEAR), (0, 0, 0)))
+
 
 def measured(machine: Machine, folder: Path, name: str, *arguments: str, seed: int, profile: str = "quick") -> Record:
     out = folder / f"{machine.name}-{name}-{seed}.json"
@@ -99,6 +105,7 @@ def test_slow_link_shows_in_fabric_and_placement_ranks_truthfully(tmp_path: Path
                 rates[i, (i + k) % 3] = median(sample.extras[f"node{i}"] for sample in samples)
         slowest = min(rates, key=rates.__getitem__)
         others = [rate for (i, j), rate in rates.items() if i != j and (i, j) != (1, 2)]
+        print("fabric, bytes/s: " + ", ".join(f"{i} to {j} {rate * 1e9:.3g}" for (i, j), rate in rates.items()))
         if slowest != (1, 2) or rates[1, 2] > 0.6 * median(others):
             return f"link 1 to 2 should be the slow one: {rates}"
         homes = median(rates[i, i] for i in range(3))
@@ -152,16 +159,51 @@ def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
         # What the host does to an idle chase only adds, mostly: low windows are the undisturbed ones.
         floor = {j: lower_quartile([ns for s in of(j, 0.0) for ns in s.windows]) for j in (0, 1)}
         applied = (FAR - NEAR) * ns
+        print(f"loaded, idle: {floor[1] - floor[0]:.0f} ns apart, {applied:.0f} applied")
         if abs((floor[1] - floor[0]) / applied - 1) > 0.25:
             return f"idle: {floor}, {applied:.0f} ns apart were applied"
         most = {j: median(s.extras["gb_per_s"] for s in full[j]) for j in (0, 1)}
         if not most[1] < 0.6 * most[0]:
             return f"the far memory is a quarter as wide: {most}"
         busy = {j: median(s.value for s in full[j]) / floor[j] for j in (0, 1)}
+        for j, rate in most.items():
+            print(f"loaded, full, node {j}: {rate * 1e3:.1f} MB/s, probe {busy[j]:.2f} times its idle latency")
         # The link carries the probe's lines behind those of the load: its queue must show where it is narrow.
         return "" if busy[1] > 1.3 else f"a full link did not slow the probe: {busy}"
 
     until_right(measure, wrong)
+
+
+def test_memory_without_cpus_is_loaded_from_the_first_node_and_from_the_nearest(tmp_path: Path) -> None:
+    """The plan says who; here the pages are there, the threads where they were asked, and the far one takes longer."""
+    ns = 1e9 / image.tsc_hz()
+
+    def measure(seed: int) -> Record:
+        size = ("--size", "4MiB", "--passes", "1", "--kernel", "read")
+        return measured(BARE, tmp_path, "loaded", *size, seed=seed, profile="standard")
+
+    def wrong(runs: list[Record]) -> str:
+        floor = {
+            (i, j): lower_quartile([x for s in merged(runs, _idle(i, j)) for x in s.windows])
+            for i, j in ((0, 0), (1, 1), (0, 1), (0, 2), (1, 2))
+        }
+        print("loaded, idle ns: " + ", ".join(f"{i} to {j} {value:.0f}" for (i, j), value in floor.items()))
+        applied = (BARE_FAR - NEAR) * ns
+        apart = floor[0, 2] - floor[1, 2]
+        return "" if abs(apart / applied - 1) < 0.25 else f"{apart:.0f} ns apart, {applied:.0f} were applied"
+
+    runs = until_right(measure, wrong)
+    bare = [s for run in runs for s in run.series if s.case.target == 2 and s.samples]
+    assert {s.case.initiator for s in bare} == {0, 1}
+    for s in bare:
+        seen = s.samples[-1].evidence
+        assert set(seen.placement_seen) == {2}, s.case.label
+        assert seen.cpus_seen == s.case.cpus, s.case.label
+        assert {BARE.node_of(cpu) for cpu in s.case.cpus} == {s.case.initiator}, s.case.label
+
+
+def _idle(i: int, j: int) -> Callable[[Series], bool]:
+    return lambda s: (s.case.initiator, s.case.target, s.case.params["load"]) == (i, j, 0.0)
 
 
 def test_groups_of_cpus_by_hand_over_are_the_nodes(tmp_path: Path) -> None:

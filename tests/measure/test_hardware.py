@@ -13,7 +13,9 @@ import pytest
 from numabench import _core, session
 from numabench.backend import RETAKES, Hardware
 from numabench.errors import NumabenchError
+from numabench.experiments.hierarchy import Hierarchy
 from numabench.experiments.latency import Latency
+from numabench.jobs import curve
 from numabench.jobs.base import Stamps
 from numabench.machine import Machine
 from numabench.series import Options
@@ -99,3 +101,23 @@ def test_a_family_that_measures_in_processes_of_its_own_can_be_timed_from_outsid
         found = call()
     assert isinstance(found, list)
     assert [sample.value > 0 for sample in found] == [True]
+
+
+@pytest.mark.parametrize("chains", [1, 4])
+def test_a_ring_that_may_fit_goes_round_before_it_counts(chains: int, hardware: Hardware) -> None:
+    """In its first lap a cache is filled: as steady as any other, and as slow as memory."""
+    case = next(c for c in Hierarchy().plan(hardware.machine, hardware.options) if c.kernel == "chase")
+    case = msgspec.structs.replace(case, params=case.params | {"chains": chains}, cache_suspect=False)
+    team, ran = hardware.team(case.cpus), []
+
+    class Told(Idle):
+        def run(self, works: object, window_ns: float = 0.0, core_hz: bool = False) -> Any:
+            stamps = super().run(works, window_ns, core_hz)
+            ran.append((window_ns, stamps[0].elements))
+            return stamps
+
+    hardware.teams[case.cpus] = Told(team, 0)  # type: ignore[assignment]
+    (sample,) = hardware.measure([case], 0, 0, 1)
+    first = next(at for at, (window, _) in enumerate(ran) if window)
+    assert ran[first - 1] == (0.0, curve.LAPS * sample.evidence.ring_nodes // chains * chains)
+    assert not sample.evidence.twins
