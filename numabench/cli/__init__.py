@@ -74,12 +74,20 @@ def _terminated(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable of a script must not become a gate that holds nothing against anything."""
+    own = words[: words.index("--")] if "--" in words else words
+    if any(not word or (word.startswith("--") and word.endswith("=")) for word in own):
+        raise click.UsageError("an argument is empty: is a variable unset? (those of another program come after --)")
+
+
 def main() -> None:
     """Entry point: one line for every error, exit codes 0, 1, 2, 3, 70, 130."""
     from numabench import errors
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        _refuse_empty(sys.argv[1:])
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:

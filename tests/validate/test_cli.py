@@ -78,6 +78,9 @@ def test_exit_codes(words: list[str], code: int, files: Path) -> None:
         (["validate", "good.json", "--out", "nowhere"], "--out"),
         (["baseline", "build", "good.json", "other.json"], "not of one class"),
         (["baseline", "build"], "FILE"),
+        (["validate", "good.json", "--spec", ""], "is a variable unset"),
+        (["validate", "good.json", "--spec="], "is a variable unset"),
+        (["validate", ""], "is a variable unset"),
     ],
 )
 def test_errors_are_one_line(words: list[str], said: str, files: Path) -> None:
