@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from numabench.analysis import stats
-from numabench.analysis.levels import levels
+from numabench.analysis.levels import Level, levels
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Axis, Case, Cell, Options, Series, Table
@@ -17,7 +17,11 @@ from numabench.units import format_bytes, format_value
 SMALLEST = 4096
 STEPS = {"quick": 2, "standard": 4, "full": 4}  # points an octave near the ends of caches; else one
 NEAR = 0.8  # octaves around an end
+# Loads in flight of the dense chase: others in a cache evict the less of a ring the oftener its lines are read.
+DENSE = 12
 SPARSE_STRIDE = 256  # beyond four times the caches, as latency has it; below one line after the other, so that all fill
+TITLES = {"chase": "Dependent load, ns", "chase, dense": f"Load of {DENSE} chains side by side, ns"}
+Key = tuple[int, int, str, str]  # CPU, target, page kind, kernel
 
 
 class Hierarchy:
@@ -49,9 +53,19 @@ class Hierarchy:
                 for kind in kinds if target == node and not number else kinds[:1]:
                     for kernel in kernels if kind == kinds[0] else [k for k in kernels if k == "chase"]:
                         yield from self._curve(machine, options, cpu, node, target, kernel, kind)
+                        if kernel == "chase" and kind == kinds[0] and target == node:
+                            yield from self._curve(machine, options, cpu, node, target, kernel, kind, DENSE)
 
     def _curve(
-        self, machine: Machine, options: Options, cpu: int, node: int, target: int, kernel: str, kind: str
+        self,
+        machine: Machine,
+        options: Options,
+        cpu: int,
+        node: int,
+        target: int,
+        kernel: str,
+        kind: str,
+        chains: int = 1,
     ) -> Iterator[Case]:
         ends = self._ends(machine, cpu)
         whole = base.point(self.name, machine, options, (node, target, ""), kernel, cpus=(cpu,), least=base.GIB)
@@ -69,7 +83,9 @@ class Hierarchy:
                 bytes=size,
                 pages=kind,
                 cache_suspect=False,
-                params={"cpu": cpu, "size": size} | ({"stride": stride, "window": size} if kernel == "chase" else {}),
+                params={"cpu": cpu, "size": size}
+                | ({"stride": stride, "window": size} if kernel == "chase" else {})
+                | ({"chains": chains} if chains > 1 else {}),
                 share=f"{cpu}-{target}-{kind}",
             )
 
@@ -88,11 +104,16 @@ class Hierarchy:
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """What was found against what the system says, then the curves."""
-        curves: dict[tuple[int, int, str, str], list[Series]] = {}
+        curves: dict[Key, list[Series]] = {}
         for s in series:
-            curves.setdefault((s.case.cpus[0], s.case.target or 0, s.case.pages, s.case.kernel), []).append(s)
-        tables = [self._found(cpu, found, machine) for (cpu, _, _, k), found in self._first(curves) if k == "chase"]
-        for kernel in dict.fromkeys(s.case.kernel for s in series):
+            kernel = f"{s.case.kernel}, dense" if "chains" in s.case.params else s.case.kernel
+            curves.setdefault((s.case.cpus[0], s.case.target or 0, s.case.pages, kernel), []).append(s)
+        usable = {key: found for key, found in curves.items() if all(s.usable for s in found)}
+        tables = [
+            self._found(key[0], found, usable.get((*key[:3], "chase, dense"), found), machine)
+            for key, found in self._first(usable)
+        ]
+        for kernel in dict.fromkeys(key[3] for key in curves):
             mine = {key: found for key, found in curves.items() if key[3] == kernel}
             sizes = sorted({s.case.bytes for found in mine.values() for s in found})
             at = {key: {s.case.bytes: s for s in found} for key, found in mine.items()}
@@ -100,7 +121,7 @@ class Hierarchy:
             tables.append(
                 Table(
                     experiment=self.name,
-                    title="Dependent load, ns" if kernel == "chase" else f"{kernel.capitalize()} by one thread, GB/s",
+                    title=TITLES.get(kernel, f"{kernel.capitalize()} by one thread, GB/s"),
                     unit=first.unit,
                     better=first.better,
                     corner="working set",
@@ -114,34 +135,33 @@ class Hierarchy:
             )
         return tables
 
-    def _first(self, curves: dict[tuple[int, int, str, str], list[Series]]):  # type: ignore[no-untyped-def]
+    def _first(self, curves: dict[Key, list[Series]]) -> Iterator[tuple[Key, list[Series]]]:
         """The first chase of each CPU: on its own node."""
         seen: set[int] = set()
         for key, found in curves.items():
-            if key[3] == "chase" and key[0] not in seen and all(s.usable for s in found):
+            if key[3] == "chase" and key[0] not in seen:
                 seen.add(key[0])
                 yield key, found
 
-    def _found(self, cpu: int, found: Sequence[Series], machine: Machine) -> Table:
-        sizes = [s.case.bytes for s in found]
+    def _found(self, cpu: int, single: Sequence[Series], dense: Sequence[Series], machine: Machine) -> Table:
+        """Ends from the dense chase, least of the passes: others only take from a cache. Costs from the single one."""
+        sizes = [s.case.bytes for s in dense]
         reported = {c.level: c.bytes for c in machine.caches if cpu in c.cpus and c.type != "instruction"}
-        numbers = sorted(set.intersection(*({x.number for x in s.samples} for s in found)))
-        passes = [[next(x.value for x in s.samples if x.number == n) for s in found] for n in numbers]
-        whole = levels(sizes, [median(column) for column in zip(*passes, strict=True)])
+        passes = _by_pass(dense)
+        whole = levels(sizes, [min(column) for column in zip(*passes, strict=True)])
         each = [found for found in (levels(sizes, values) for values in passes) if len(found) == len(whole)]
+        costs = list(_costs([s.case.bytes for s in single], _by_pass(single), whole))
         rows, words = [], []
-        for at, level in enumerate(whole):
+        for at, (level, cost) in enumerate(zip(whole, costs, strict=True)):
             name = f"L{at + 1}" if level.bytes else "memory"
-            ci = stats.median_interval([found[at].value for found in each])
-            ends = [found[at].bytes or 0.0 for found in each]
-            edge = stats.median_interval(ends) if level.bytes else None
+            edge = stats.median_interval([found[at].bytes or 0.0 for found in each]) if level.bytes else None
             says = reported.get(at + 1) if level.bytes else None
             span = f" [{format_bytes(edge[0])}, {format_bytes(edge[1])}]" if edge else ""
             rows.append(
                 (
                     name,
                     (
-                        Cell(value=level.value, ci=ci),
+                        Cell(value=median(cost), ci=stats.median_interval(cost)),
                         Cell(text=format_bytes(level.bytes) + span if level.bytes else "-"),
                         Cell(text=format_bytes(says) if says else "-"),
                     ),
@@ -154,7 +174,8 @@ class Hierarchy:
                 f"CPU {cpu}: the data show {len(whole) - 1} caches, the system names {len(reported)}: "
                 "two may cost about the same, or one is not there."
             )
-        words.append(f"CPU {cpu}: memory costs {format_value(whole[-1].value / whole[0].value)} times the first level.")
+        times = median(costs[-1]) / median(costs[0])
+        words.append(f"CPU {cpu}: memory costs {format_value(times)} times the first level.")
         return Table(
             experiment=self.name,
             title=f"Levels found from CPU {cpu}, ns per dependent load",
@@ -191,3 +212,21 @@ class Hierarchy:
                     f"{base.in_words(ratio)} of the time in huge ones: that is the TLB's part."
                 )
         return tuple(words)
+
+
+def _by_pass(curve: Sequence[Series]) -> list[list[float]]:
+    """The values of each pass that all points have."""
+    numbers = sorted(set.intersection(*({x.number for x in s.samples} for s in curve)))
+    return [[next(x.value for x in s.samples if x.number == n) for s in curve] for n in numbers]
+
+
+def _costs(sizes: Sequence[int], passes: Sequence[Sequence[float]], whole: Sequence[Level]) -> Iterator[list[float]]:
+    """Of each level and pass a low value of the sizes well inside it: what others take of a cache only adds."""
+    start = 0.0
+    for level in whole:
+        end = level.bytes or sizes[-1] * 2
+        low, high = (start * 2, end / 2) if level.bytes else (max(start * 2, sizes[-1] / 2), end)
+        inside = [at for at, size in enumerate(sizes) if low <= size <= high]
+        inside = inside or [min(range(len(sizes)), key=lambda at: abs(sizes[at] - (start * end) ** 0.5))]
+        yield [sorted(values[at] for at in inside)[(len(inside) - 1) // 4] for values in passes]
+        start = end

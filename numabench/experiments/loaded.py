@@ -27,7 +27,7 @@ KNEE = 2.0  # times the idle latency
 class Loaded:
     """One core chases as in latency, the others of the node stream at a rising share of their rate.
 
-    Its idle end is latency once more: the same core, ring and estimator, in other memory.
+    Its ends are latency and bandwidth once more: the same core and ring, the same kernel on the CPUs that load.
     """
 
     name = "loaded"
@@ -83,6 +83,16 @@ class Loaded:
                 params=params | ({"source": source} if source != i else {}),
                 share=f"{i}-{j}-{source}-{kernel}",
             )
+            if load == LOADS[-1] and not pair[2]:  # what the load draws when nobody probes
+                yield replace(
+                    whole,
+                    unit="GB/s",
+                    better="high",
+                    cpus=loads,
+                    targets=(j,) * len(loads),
+                    params={"load": load, "probe": 0} | ({"source": source} if source != i else {}),
+                    share=f"{i}-{j}-{source}-{kernel}",
+                )
 
     def _roles(self, machine: Machine, options: Options, i: int, source: int) -> tuple[int, tuple[int, ...]]:
         """The probing CPU of node i, and the CPUs of the loading node that share neither core nor L2 with it."""
@@ -106,6 +116,8 @@ class Loaded:
     def _table(self, i: int | None, j: int | None, source: object, kernel: str, found: Sequence[Series]) -> Table:
         who = f"CPUs of {i}" if source is None else f"a CPU of {i}, load from {source}"
         name = f"{MIXES.get(kernel, kernel)}, {who}, node {j}"
+        alone = next((s for s in found if "probe" in s.case.params), None)
+        found = [s for s in found if s is not alone]
         known = [s for s in found if s.usable]
         reached = {s.case.label: median(base.extras(s, "gb_per_s").get("", [0.0])) for s in known}
         idle = next((s for s in known if not s.case.params["load"]), None)
@@ -123,10 +135,10 @@ class Loaded:
             axis=Axis(
                 title="load, GB/s", values=tuple(reached.get(s.case.label, 0.0) for s in found), along="rows", log=False
             ),
-            meaning=tuple(self._words(name, known, idle)),
+            meaning=tuple(self._words(name, known, idle, alone)),
         )
 
-    def _words(self, name: str, known: Sequence[Series], idle: Series | None) -> Iterator[str]:
+    def _words(self, name: str, known: Sequence[Series], idle: Series | None, alone: Series | None) -> Iterator[str]:
         if idle is None or idle.estimate is None or len(known) < 3:
             return
         by_pass = [{x.number: (x.extras.get("gb_per_s", 0.0), x.value) for x in s.samples} for s in known]
@@ -139,10 +151,15 @@ class Loaded:
         peak = f"{format_value(median(most))} GB/s" + (
             f" [{format_value(top[0])}, {format_value(top[1])}]" if top else ""
         )
+        peak += " besides the probe"
         said = f"{name}: idle {format_value(idle.estimate)} ns"
         if ratio:
             said += f", {base.in_words(ratio)} at full load"
-        yield f"{said}; at most {peak} besides the probe."
+        if alone and alone.estimate:
+            ci = alone.ci
+            span = f" [{format_value(ci[0])}, {format_value(ci[1])}]" if ci else ""
+            peak += f", {format_value(alone.estimate)}{span} without it"
+        yield f"{said}; at most {peak}."
         found = [k for k in knees if k is not None]
         if 2 * len(found) > len(knees):
             ci = stats.median_interval(found)

@@ -75,13 +75,15 @@ def _streams(case: Case, buffers: Loaded, delay: int, seed: int, loops: int = 0)
 
 
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """The chase alone for a team of one; else with a delay that lets through ``case.params["load"]`` of the full rate.
+    """The chase, with a delay that lets through ``case.params["load"]`` of the full rate; or the load without a probe.
 
     A piece waits for its turn while memory works on it, so the delay is the time that a piece may take in all. Alone
     the figure is the least window, as that of latency is: what disturbs an idle memory only adds.
     """
     if not isinstance(buffers, Loaded):
         raise TypeError("loaded works on the buffers that it made")
+    if not case.params.get("probe", 1):
+        return stream.prepare(bench, stack, case, buffers[1:], seed, fixed)
     loops = chase.FIXED_LOADS if fixed else 0
     chaser = kernels.kernel("chase", case.tier)
     works = [_core.Work(chaser, ring=buffers.ring, chains=1, block=chase.CHASE_BLOCK, loops=loops)]

@@ -49,6 +49,8 @@ def _core_to_core(one: Series, machine: Machine) -> Iterator[Detail]:
 
 def _cache(one: Series, machine: Machine) -> Iterator[Detail]:
     """A cache's figure is that of a working set of a quarter to a half of it, out of reach of the one before."""
+    if "chains" in one.case.params:  # loads side by side say where it ends
+        return
     cpu = one.case.cpus[0]
     smaller = 0
     for level, size in sorted(

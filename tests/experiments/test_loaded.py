@@ -12,11 +12,13 @@ from numabench.machine import Cache, Machine
 from numabench.series import Case, Options
 from tests.fakes import Fake, many
 
-IDLE, PEAK = 100.0, 40.0
+IDLE, PEAK, ALONE = 100.0, 40.0, 41.0
 
 
 def latency(case: Case) -> float:
-    """A single server: twice the idle latency at half of the peak."""
+    """A single server: twice the idle latency at half of the peak, which nobody reaches beside a probe."""
+    if case.unit == "GB/s":
+        return ALONE
     return IDLE / (1 - min(float(case.params["load"]), 0.95))
 
 
@@ -31,7 +33,7 @@ def test_idle_knee_and_saturation_come_out() -> None:
     local, far = session.tables(record)
     assert "idle 100" in local.meaning[0]
     assert "20" in local.meaning[0]  # times idle at full load
-    assert "at most 40" in local.meaning[0]
+    assert "at most 40.00 GB/s [40.00, 40.00] besides the probe, 41.00 [41.00, 41.00] without it" in local.meaning[0]
     assert "doubled at 20.0" in local.meaning[1]
     assert "50%" in local.meaning[1]
     assert "node 1" in far.title
@@ -48,7 +50,7 @@ def test_memory_that_cannot_be_filled_has_no_knee() -> None:
 def roles(machine: Machine, options: Options) -> dict[tuple[int | None, int | None], set[tuple[int, ...]]]:
     found: dict[tuple[int | None, int | None], set[tuple[int, ...]]] = {}
     for case in session.plan(["loaded"], options, machine):
-        if case.params["load"]:
+        if case.params["load"] and "probe" not in case.params:
             assert not case.unavailable
             found.setdefault((case.initiator, case.target), set()).add(case.cpus)
     return found
@@ -99,6 +101,31 @@ def test_idle_case_is_that_of_latency(profile: str) -> None:
     assert idle
     latency = [of(case) for case in session.plan(["latency"], options, machine)]
     assert all(of(case) in latency for case in idle)
+
+
+@pytest.mark.parametrize("kernel", ["read", "mix_2_1"])
+def test_the_load_without_a_probe_is_bandwidth_of_the_same_cpus(kernel: str) -> None:
+    machine, options = many(nodes=2, packages=2), Options(kernels=(kernel,))
+
+    def of(case: Case) -> tuple[object, ...]:
+        return case.kernel, case.tier, case.cpus, case.target, case.pages, case.unit, case.better
+
+    alone = [case for case in session.plan(["loaded"], options, machine) if case.unit == "GB/s"]
+    assert {(case.cpus, case.target) for case in alone} >= {((1,), 0), ((1,), 1), ((2, 3), 1)}
+    for case in alone:
+        same = session.plan(["bandwidth"], msgspec.structs.replace(options, cpus=case.cpus), machine)
+        assert of(case) in [of(c) for c in same]
+
+
+def test_the_load_runs_with_and_without_a_probe() -> None:
+    machine = Machine.load()
+    if len(machine.one_cpu_per_core(machine.allowed_cpus)) < 2:
+        pytest.skip("one core cannot probe and load")
+    record = session.run(["loaded"], Options(profile="quick", bytes=4 << 20, pages="base", passes=1), machine=machine)
+    *curve, alone = record.series
+    assert (alone.case.unit, alone.case.cpus) == ("GB/s", curve[-1].case.cpus[1:])
+    assert all(series.estimate for series in record.series)
+    assert alone.samples[0].evidence.cpus_seen == alone.case.cpus
 
 
 @pytest.mark.parametrize(

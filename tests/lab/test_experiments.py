@@ -151,7 +151,7 @@ def test_loaded_latency_of_a_near_and_a_far_memory(tmp_path: Path) -> None:
 
     def wrong(runs: list[Record]) -> str:
         def of(target: int, load: float) -> list[Sample]:
-            return merged(runs, lambda s: s.case.target == target and s.case.params["load"] == load)
+            return merged(runs, lambda s: _at(s) == (0, target, load))
 
         full = {j: [s for load in (0.8, 0.9, 1.0) for s in of(j, load)] for j in (0, 1)}
         if not all(full[j] and of(j, 0.0) for j in (0, 1)):
@@ -203,7 +203,12 @@ def test_memory_without_cpus_is_loaded_from_the_first_node_and_from_the_nearest(
 
 
 def _idle(i: int, j: int) -> Callable[[Series], bool]:
-    return lambda s: (s.case.initiator, s.case.target, s.case.params["load"]) == (i, j, 0.0)
+    return lambda s: _at(s) == (i, j, 0.0)
+
+
+def _at(s: Series) -> tuple[int | None, int | None, float]:
+    """Who probes what, and beside which share of the load; below zero without a probe."""
+    return s.case.initiator, s.case.target, float(s.case.params["load"]) * (1 if s.case.params.get("probe", 1) else -1)
 
 
 def test_groups_of_cpus_by_hand_over_are_the_nodes(tmp_path: Path) -> None:
