@@ -86,7 +86,9 @@ def _rival(
         assert child.stdin is not None
         assert child.stdout is not None
         into, out = child.stdin, child.stdout
-        if (said := out.readline().strip()) != "right":
+        if (said := out.readline().strip()) == "unimplemented":
+            raise NotImplementedError
+        if said != "right":
             raise click.ClickException(f"{' '.join(words)}: {said or f'exit {child.wait()}'}")
 
         def take() -> float:
@@ -129,7 +131,7 @@ def _against(
     shape: tuple[int, int, int],
     cpus: tuple[int, ...],
     rivals: dict[str, str],
-) -> Iterator[Duel]:
+) -> Iterator[Duel | Missing]:
     m, n, k = shape
     size = max(kernels.kernel(kernel).sizes)
     case = ring.case(kernel, cpus, "thp", "best", gemm.bytes_needed(m, n, k, size), params={"m": m, "n": n, "k": k})
@@ -141,8 +143,10 @@ def _against(
             team = ring.hardware.team(cpus)
             return median(job.figure(team.run(job.works, window_ns=WINDOW_S * 1e9)) for _ in range(WINDOWS))
 
-        theirs: dict[str, Figure] = {
-            rival: stack.enter_context(_rival(LIBRARIES[rival], path, kind, shape, cpus))
-            for rival, path in rivals.items()
-        }
+        theirs: dict[str, Figure] = {}
+        for rival, path in rivals.items():
+            try:
+                theirs[rival] = stack.enter_context(_rival(LIBRARIES[rival], path, kind, shape, cpus))
+            except NotImplementedError:
+                yield Missing(f"{kind} of {rival}", "it has none for this CPU")
         yield from ring.each(name, "GFLOP/s", {"numabench": ours}, theirs, lower=False)
