@@ -12,6 +12,8 @@ from typing import NamedTuple
 from numabench import _core
 from numabench.errors import Unsupported, UsageError
 
+MEASURED = "measured"
+
 
 class Tier(NamedTuple):
     """One instruction-set level: its kernels, and whether this CPU runs it."""
@@ -36,11 +38,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def tier(name: str = "best") -> Tier:
-    """The tier of that name; ``best`` is NUMABENCH_TIER if set, else the highest this CPU runs.
+    """The tier of that name; ``best`` is NUMABENCH_TIER if set, else the highest this CPU runs. So is ``measured`` as
+    long as nothing has been measured.
 
     Raises UsageError for an unknown name, Unsupported for one that this CPU cannot run.
     """
-    if name in ("", "best"):
+    if name in ("", "best", MEASURED):
         name = os.environ.get("NUMABENCH_TIER", "")
     if name in ("", "best"):
         return [found for found in tiers().values() if found.usable][-1]

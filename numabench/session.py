@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from numabench import capabilities, experiments, firmware, jobs, kernels
+from numabench import capabilities, experiments, firmware, jobs, kernels, tiers
 from numabench.analysis import screen, stats
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, job, snapshot
@@ -99,6 +99,8 @@ def run(
         can = {} if backend else capabilities.as_record(machine)
         taker = backend or stack.enter_context(Hardware(machine, options))
         on_sample = book.add if book else None
+        if options.tier == kernels.MEASURED:
+            cases, environment["tiers"] = tiers.choose(cases, taker, options.seed)
         series = measure(cases, taker, options, progress, on_sample, earlier, machine)
         # Some answers need a second look: the best of many looks better than it is.
         more = [

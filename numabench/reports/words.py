@@ -46,6 +46,8 @@ def headline(record: Record) -> tuple[str, str]:
     options = record.plan.get("options", {})
     tiers = sorted({s.evidence.tier for series in record.series for s in series.samples if s.evidence.tier})
     tier = f" · tier {', '.join(tiers)}" if tiers else ""
+    if "tiers" in record.environment:
+        tier += " as measured"
     return (
         record.machine.describe() + tier,
         f"seed {options.get('seed', 0)} · {format_seconds(record.duration_s)} · {passes} passes",
