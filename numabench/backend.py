@@ -105,11 +105,13 @@ class Hardware:
             cores = {other for cpu in case.cpus for other in self.machine.siblings(cpu)}
             watch = Watch(case.cpus, siblings=cores - set(case.cpus))
             watch.start()
-            moves_before = self._moves(case.cpus)
+            crew = (*case.cpus, *job.awake)
+            moves_before = self._moves(crew)
             began, meanwhile = self.clock.now_ns(), self.reference_s()
             warm, windows, settled = self._windows(case, job)
+            windows = [stamps[: len(stamps) - len(job.awake)] for stamps in windows]
             meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
-            moves_after = self._moves(case.cpus)
+            moves_after = self._moves(crew)
             changes = watch.stop()
             still = self._apart(case)
             after = [buffer.proof() for buffer in buffers]
@@ -125,6 +127,7 @@ class Hardware:
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 hand_over_ns=(apart, still) if apart and still else None,
                 cpu_moves=None if moves_before is None or moves_after is None else moves_after - moves_before,
+                awake=job.awake,
                 ring_nodes=job.ring_nodes,
                 twins=twins,
                 prefetch=prefetch(case, twins),
@@ -162,7 +165,7 @@ class Hardware:
 
     def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, bool]:
         """Warm up until the figures settle or the limit is reached; then exactly so many windows."""
-        team = job.team or self.team(case.cpus)
+        team = job.team or self.team((*case.cpus, *job.awake))
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: Windows = []
         figures: list[float] = []

@@ -169,9 +169,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     skew_ns: float = 0.0
     # One way between the first and the last CPU, before and after the windows: CPUs of a virtual machine may move.
     hand_over_ns: tuple[float, float] | None = None
+    awake: tuple[int, ...] = ()  # CPUs of the target that were kept from sleeping
     ring_nodes: int = 0
     # How much the figure depends on what must not matter, 1.0: not at all. ``half``: over that of half the buffer;
-    # ``apart``: with loads twice as far apart, over that at their distance; ``laps``: first round over later ones.
+    # ``apart``: with loads twice as far apart, over that at their distance; ``laps``: first round over later ones;
+    # ``asleep``: with all cores of the target idle, over one of them awake.
     twins: dict[str, float] = {}
     prefetch: str = ""  # sequential: fetching ahead belongs to it; insensitive, sensitive: by the twin; empty: untold
     checksum: str = ""

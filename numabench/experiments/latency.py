@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from numabench.analysis import stats
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
@@ -87,9 +88,24 @@ class Latency:
                     f"With {other.case.pages} pages it takes {format_value(other.estimate)} ns, "
                     f"{base.in_words(ratio)} of {kind}."
                 )
-        meaning += [*base.odd_cells(main), *_against_slit(main, machine)]
+        meaning += [*_asleep(main), *base.odd_cells(main), *_against_slit(main, machine)]
         table = base.matrix(self.name, "Idle latency, ns per dependent load", main, machine, tuple(meaning))
         return [table] if table else []
+
+
+def _asleep(series: Sequence[Series]) -> Iterator[str]:
+    """What it costs that all cores of another node sleep, where that is most."""
+    ratios = {
+        (s.case.initiator, s.case.target): stats.ratio(seen, [1.0] * len(seen))
+        for s in series
+        if (seen := [sample.evidence.twins["asleep"] for sample in s.samples if "asleep" in sample.evidence.twins])
+    }
+    if ratios:
+        (i, j), ratio = max(ratios.items(), key=lambda item: item[1].value)
+        yield (
+            f"A core of the target is kept awake; while all of node {j} sleep, a load from node {i} takes "
+            f"{base.in_words(ratio)} of what it took."
+        )
 
 
 def _against_slit(series: Sequence[Series], machine: Machine) -> Iterator[str]:

@@ -36,6 +36,7 @@ class Job(NamedTuple):
     is called last, with the windows of the warm-up and the timed ones: it measures the same in ways that must not
     matter, and gives their ratios by name (series.Evidence). It may overwrite the buffers. ``team`` runs it where that
     is not the team of the case's CPUs. ``subject`` names flags of what it measures, which are no fault of its samples.
+    ``awake`` are CPUs behind the case's that the last works only keep from sleeping; no evidence is taken of them.
     """
 
     works: list[_core.Work]
@@ -52,6 +53,7 @@ class Job(NamedTuple):
     twins: Callable[[list[Stamps], list[Stamps]], dict[str, float]] | None = None
     team: _core.Team | None = None
     subject: frozenset[str] = frozenset()
+    awake: tuple[int, ...] = ()
 
 
 class Bench(Protocol):

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from math import inf
 from statistics import median
 
 from numabench import _core, kernels
@@ -27,6 +28,7 @@ from numabench.series import Case, Options
 CHASE_BLOCK, FIXED_LOADS = 1024, 1 << 19
 TWIN_WINDOWS = 8  # as many as they are compared with: a minimum depends on how many
 TWIN_ATTEMPTS = 4  # a ratio that does not come back was a neighbour's
+SPIN_BYTES, SPIN_BLOCK = 4096, 1 << 20
 LEAST_WINDOWS = 3  # of a lap, for its median to say something
 
 buffers = one_buffer
@@ -52,22 +54,32 @@ def ring_of(
 
 
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """A ring and its walk."""
-    ring = ring_of(bench, case, buffers[0].region, case.bytes, seed)
+    """A ring and its walk, while a core of another node that holds it is kept awake."""
+    region, length = buffers[0].region, CHASE_WINDOW_NS[bench.options.profile]
+    ring = ring_of(bench, case, region, case.bytes, seed)
     chains = int(case.params.get("chains", 1))
     kernel = kernels.kernel(case.kernel, case.tier)
-    work = _core.Work(kernel, ring=ring, chains=chains, block=CHASE_BLOCK, loops=FIXED_LOADS if fixed else 0)
+    awake = () if fixed else keepers(bench, case)
+    spins = [spin(stack) for _ in awake]
 
-    def ns_per_load(stamps: Stamps) -> float:
-        return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
+    def works(ring: _core.Ring) -> list[_core.Work]:
+        loops = FIXED_LOADS if fixed else 0
+        return [_core.Work(kernel, ring=ring, chains=chains, block=CHASE_BLOCK, loops=loops), *spins]
+
+    def window(ring: _core.Ring) -> Stamps:
+        return bench.team((*case.cpus, *awake)).run(works(ring), window_ns=length)
+
+    def window_asleep(ring: _core.Ring) -> Stamps:
+        return bench.team(case.cpus).run(works(ring)[:1], window_ns=length)
 
     def twins(warm: list[Stamps], windows: list[Stamps]) -> dict[str, float]:
-        half, stride = buffers[0].region.bytes // 2, int(case.params["stride"])
+        half, stride = region.bytes // 2, int(case.params["stride"])
 
         def floor(size: int, stride: int) -> float:
-            return _floor(bench, case, kernel, ring_of(bench, case, buffers[0].region, size, seed, stride))
+            return _floor(window, ring_of(bench, case, region, size, seed, stride))
 
         figure = min(map(ns_per_load, windows[:TWIN_WINDOWS]))
+        asleep = {"asleep": _floor(window_asleep, ring) / figure} if awake else {}
         found: dict[str, float] = {}
         for _ in range(TWIN_ATTEMPTS):
             shorter = floor(half, stride)
@@ -82,34 +94,62 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         for other in range(1, TWIN_ATTEMPTS):
             if laps is None or laps <= TWINS["laps"][1]:
                 break
-            again = rounds(bench, case, kernel, ring_of(bench, case, buffers[0].region, case.bytes, seed + other))
-            laps = min(laps, first_lap(again, ring.nodes) or laps)
-        return found | ({"laps": laps} if laps else {})
+            again = ring_of(bench, case, region, case.bytes, seed + other)
+            laps = min(laps, first_lap(_rounds(window, again), ring.nodes) or laps)
+        return found | asleep | ({"laps": laps} if laps else {})
 
-    length = CHASE_WINDOW_NS[bench.options.profile]
     comparable = chains == 1 and not fixed and case.params.get("stride", 0)
     return Job(
-        [work], ns_per_load, min, CHASE_WINDOWS, length, ring_nodes=ring.nodes, twins=twins if comparable else None
+        works(ring),
+        ns_per_load,
+        min,
+        CHASE_WINDOWS,
+        length,
+        ring_nodes=ring.nodes,
+        twins=twins if comparable else None,
+        awake=awake,
     )
 
 
-def _floor(bench: Bench, case: Case, kernel: _core.Kernel, ring: _core.Ring) -> float:
-    """ns per load over a ring: the least of a few windows, after one to warm up."""
-    team, length = bench.team(case.cpus), CHASE_WINDOW_NS[bench.options.profile]
-    work = _core.Work(kernel, ring=ring, chains=1, block=CHASE_BLOCK)
-    stamps = [team.run([work], window_ns=length)[0] for _ in range(1 + TWIN_WINDOWS)][1:]
-    return min((s.end_ns - s.start_ns) / max(s.elements, 1.0) for s in stamps)
+def ns_per_load(stamps: Stamps) -> float:
+    """Of the thread that chases, the first; infinite where its turn did not come before the window's end."""
+    took, loads = stamps[0].end_ns - stamps[0].start_ns, stamps[0].elements
+    return took / loads if loads else inf
 
 
-def rounds(bench: Bench, case: Case, kernel: _core.Kernel, ring: _core.Ring) -> list[Stamps]:
+def keepers(bench: Bench, case: Case, target: int | None = None) -> tuple[int, ...]:
+    """A core of the target's node, where that is another than the initiator's: an idle package may answer later.
+
+    None in a virtual machine: what sleeps there is the hypervisor's choice.
+    """
+    machine, node = bench.machine, case.target if target is None else target
+    if machine.virtual or node is None or case.initiator is None:
+        return ()
+    near = {cpu for used in (*case.cpus, *machine.cpus_of(case.initiator)) for cpu in (used, *machine.siblings(used))}
+    cores = machine.cpus_of(node)
+    return () if near & set(cores) else cores[:1]
+
+
+def spin(stack: ExitStack) -> _core.Work:
+    """What keeps a core awake and never leaves its first cache."""
+    region = stack.enter_context(_core.Region(SPIN_BYTES))
+    return _core.Work(kernels.kernel("read", "scalar"), a=(region, 0), bytes=SPIN_BYTES, block=SPIN_BLOCK)
+
+
+def _floor(window: Callable[[_core.Ring], Stamps], ring: _core.Ring) -> float:
+    """ns per load over a ring: the least of a few windows after one to warm up. NumabenchError if none had its turn."""
+    for _ in range(TWIN_ATTEMPTS):
+        least = min([ns_per_load(window(ring)) for _ in range(1 + TWIN_WINDOWS)][1:])
+        if least < inf:
+            return least
+    raise NumabenchError("the chasing thread did not get its turn in time: stop what else runs on its CPU")
+
+
+def _rounds(window: Callable[[_core.Ring], Stamps], ring: _core.Ring) -> list[Stamps]:
     """Windows of a walk that goes on for a third of the way when it has come round."""
-    team, length = bench.team(case.cpus), CHASE_WINDOW_NS[bench.options.profile]
-    work = _core.Work(kernel, ring=ring, chains=1, block=CHASE_BLOCK)
     taken: list[Stamps] = []
-    done = 0.0
-    while done < ring.nodes * 4 / 3:
-        taken.append(team.run([work], window_ns=length))
-        done += max(taken[-1][0].elements, 1.0)
+    while sum(stamps[0].elements for stamps in taken) < ring.nodes * 4 / 3:
+        taken.append(window(ring))
     return taken
 
 
@@ -119,13 +159,12 @@ def first_lap(windows: list[Stamps], nodes: int) -> float | None:
     Medians; the first third of the first round is warm-up.
     """
     first, later, done = [], [], 0.0
-    for stamps in windows:
+    for stamps in (taken for taken in windows if taken[0].elements):
         begin, done = done, done + stamps[0].elements
-        took = (stamps[0].end_ns - stamps[0].start_ns) / max(stamps[0].elements, 1.0)
         if begin >= nodes:
-            later.append(took)
+            later.append(ns_per_load(stamps))
         elif begin >= nodes / 3 and done <= nodes:
-            first.append(took)
+            first.append(ns_per_load(stamps))
     return median(first) / median(later) if min(len(first), len(later)) >= LEAST_WINDOWS else None
 
 

@@ -91,10 +91,9 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     if len(case.cpus) > 1:
         clock = bench.team(case.cpus).clock
         works += _streams(case, buffers, 0 if load >= 1 else clock.additions(buffers.piece_ns / load), seed, int(fixed))
+    awake = () if fixed or len(case.cpus) > 1 else chase.keepers(bench, case, case.targets[0])
+    works += [chase.spin(stack) for _ in awake]
     per_element = kernels.app_bytes(kernels.kernel(case.kernel, case.tier))
-
-    def ns_per_load(stamps: Stamps) -> float:
-        return (stamps[0].end_ns - stamps[0].start_ns) / stamps[0].elements
 
     def further(windows: list[Stamps]) -> dict[str, float]:
         rates = [sum(s.elements for s in row[1:]) * per_element / span_ns(row) for row in windows if row[1:]]
@@ -110,7 +109,17 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
 
     length = CHASE_WINDOW_NS[bench.options.profile]
     estimator = median if len(case.cpus) > 1 else min
-    return Job(works, ns_per_load, estimator, CHASE_WINDOWS, length, 5e6, buffers.ring.nodes, None, further, checks)
+    return Job(
+        works,
+        chase.ns_per_load,
+        estimator,
+        CHASE_WINDOWS,
+        length,
+        ring_nodes=buffers.ring.nodes,
+        extras=further,
+        checks=checks,
+        awake=awake,
+    )
 
 
 def seconds(group: Sequence[Case], options: Options) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from numabench.environment import Disturbance
+from numabench.errors import NumabenchError
 from numabench.evidence import flags, prefetch
-from numabench.jobs.chase import first_lap
+from numabench.jobs.chase import _floor, first_lap
 from numabench.series import FLAGS, Case, Evidence
 from tests.fakes import two_nodes
 
@@ -99,6 +100,15 @@ def test_prefetching_is_told_by_the_kind_of_access_or_the_twin() -> None:
     stream = Case(experiment="e", kernel="read", unit="GB/s", better="high")
     assert prefetch(stream, {}) == "sequential"
     assert [prefetch(CASE, twins) for twins in ({}, {"apart": 1.0}, {"apart": 1.3})] == ["", "insensitive", "sensitive"]
+
+
+def test_a_window_in_which_the_turn_never_came_is_no_floor() -> None:
+    """It may be as short as nothing, which is no time for a load."""
+    loads = iter([100.0] * 5 + [0.0] + [100.0] * 3)
+    ring: Any = None
+    assert _floor(lambda _: [stamp(0.01 if (n := next(loads)) else 0.0, elements=n)], ring) == pytest.approx(100.0)
+    with pytest.raises(NumabenchError, match="turn"):
+        _floor(lambda _: [stamp(0.0, elements=0.0)], ring)
 
 
 def laps(ns: list[float], loads: float = 100.0) -> list[list[Any]]:
