@@ -20,7 +20,7 @@ from numabench.units import parse_seconds
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", required=False)
 @click.option("--for", "tool", metavar="TOOL", default="numactl", help="Such as vllm, llama.cpp, openvino, slurm.")
 @click.option("--list", "listed", is_flag=True, help="The tools there are.")
 @click.option("--goal", type=click.Choice(["one-per-node", "split", "whole"]), help="Instead of the best measured.")
@@ -32,7 +32,7 @@ from numabench.units import parse_seconds
 @click.option("--script", is_flag=True, help="A launch script, or the tool's configuration, on stdout.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def recommend(
-    file: str,
+    file: str | None,
     tool: str,
     listed: bool,
     goal: str | None,
@@ -51,6 +51,8 @@ def recommend(
     if listed:
         click.echo("\n".join(f"{name:12} {data['title']}" for name, data in launchers.tools().items()))
         return
+    if file is None:
+        raise UsageError("recommend needs a record: numabench run divide -o here.json makes one")
     name, found = launchers.find(tool), records.load(file)
     now = Machine.load()
     same = (now.cpu_model, now.cpus, now.nodes) == (found.machine.cpu_model, found.machine.cpus, found.machine.nodes)

@@ -28,6 +28,7 @@ CHECKS = (
     "numastat -p PID                                                           # memory per node, MiB",
     "grep -E 'N[0-9]+=' /proc/PID/numa_maps | head                             # pages of every mapping",
     "numabench diagnose --pid PID                                              # all of it, and overlaps",
+    "perf stat -e context-switches,cpu-migrations,page-faults -p PID sleep 10  # what disturbs it",
     "numabench ab --a OLD --b NEW                                              # then prove the gain",
 )
 
@@ -184,6 +185,7 @@ class _Fields:
             "lists": "|".join(format_numbers(rank) for rank in ranks),
             "ranks": ",".join(format_numbers(rank) for rank in ranks),
             "ranks_count": len(ranks),
+            "comma": ",".join(map(str, slot.cpus)),
             "all_comma": ",".join(map(str, every)),
             "instances": len(layout.slots),
             "ort": ";".join(str(cpu + 1) for cpu in slot.cpus[1:]),
