@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does our ranking of divisions hold for real engines? ONNX Runtime and OpenVINO over the same divisions.
+"""Does our ranking of divisions hold for real engines? ONNX Runtime, OpenVINO or llama.cpp over the same divisions.
 
 python -m benchmarks.transfer --python PYTHON [--engine NAME] [--preset llm-decode|encoder] [--passes N] [--json FILE]
 
-PYTHON is an interpreter that has the engines, onnx and numpy. The engines' model has the shapes of our preset in f32 (a
-chain of multiplications, made here); every division runs in fresh processes, side by side in time, in random order
-within each pass. With --json a later call goes on where this one ended.
+PYTHON is an interpreter that has numpy, the engines and what makes their models (onnx; gguf and ctransformers). The
+model has the shapes of our preset in f32, a chain of multiplications made here. llama.cpp goes alone: it runs a whole
+layer in f16 beside ours in bf16. Every division runs in fresh processes, side by side in time, in random order within
+each pass. With --json a later call goes on where this one ended.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ ENGINE = Path(__file__).with_name("transfer_engine.py")
 SECONDS = 1.0
 
 
-def arms(machine: Machine, options: Options, preset: str) -> list[Case]:
+def arms(machine: Machine, options: Options, preset: str, llama: bool) -> list[Case]:
     """Divisions that both sides know: private weights, bound to CPUs or not at all."""
     found = [(slots, binding) for slots, binding, weights in _arms(machine) if not weights and binding != "node"]
-    model = presets.make(preset, layers=1, shard=4 if preset == "llm-decode" else 1, dtype="f32")
+    shard = 4 if preset == "llm-decode" and not llama else 1
+    model = presets.make(preset, layers=1, shard=shard, dtype="bf16" if llama else "f32")
     return [serving.case("divide", options, model, slots, binding) for slots, binding in found]
 
 
@@ -75,19 +77,23 @@ def engine(python: str, name: str, model: Path, case: Case) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Our ranking of divisions against an engine's.")
     parser.add_argument("--python", required=True)
-    parser.add_argument("--engine", action="append", choices=["onnxruntime", "openvino"])
+    parser.add_argument("--engine", action="append", choices=["onnxruntime", "openvino", "llamacpp"])
     parser.add_argument("--preset", default="llm-decode", choices=["llm-decode", "encoder"])
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     machine, options = Machine.load(), Options(profile="quick", pages="thp")
-    cases = arms(machine, options, asked.preset)
-    shapes = [(op.m, op.k, op.n) for op in presets_of(cases[0]).ops if op.kind == "gemm"]
     engines = asked.engine or ["onnxruntime", "openvino"]
+    llama = engines == ["llamacpp"]
+    if "llamacpp" in engines and (not llama or asked.preset != "llm-decode"):
+        parser.error("llamacpp goes alone, with llm-decode: its model is another")
+    cases = arms(machine, options, asked.preset, llama)
+    shapes = [(op.m, op.k, op.n) for op in presets_of(cases[0]).ops if op.kind == "gemm"]
     found: dict[str, list[list[float]]] = {name: [[] for _ in cases] for name in ("numabench", *engines)}
     with tempfile.TemporaryDirectory() as folder, Hardware(machine, options) as hardware:
-        model = Path(folder) / "model.onnx"
-        subprocess.run([asked.python, str(ENGINE), "make", str(model), json.dumps(shapes)], check=True)
+        model = Path(folder) / ("model.gguf" if llama else "model.onnx")
+        words = ["make_gguf", str(model)] if llama else ["make", str(model), json.dumps(shapes)]
+        subprocess.run([asked.python, str(ENGINE), *words], check=True)
         if asked.json and asked.json.exists():  # passes of an earlier run of the same plan
             found = json.loads(asked.json.read_text())["figures"]
         for number in range(len(found["numabench"][0]), asked.passes):
