@@ -84,7 +84,12 @@ def tried(cause: str, command: tuple[str, ...], within: tuple[str, ...]) -> dict
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
     found = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr + done.stdout
-    return next(one for one in found["tried"] if one["cause"] == cause)
+    of_it = [one for one in found["tried"] if one["cause"] == cause]
+    seen = {finding["cause"] for finding in found["findings"]}
+    if seen & {"contended", "stolen"} and (not of_it or "that comes first" in str(of_it[0].get("reason"))):
+        pytest.skip("others have the CPUs, and that comes first")
+    assert of_it, found
+    return of_it[0]
 
 
 def test_a_quota_is_found_and_to_run_without_it_is_faster(narrow: Path) -> None:
