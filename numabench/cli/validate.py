@@ -123,9 +123,11 @@ def validate(
 
 
 def _write_spec(record: records.Record, target: str) -> None:
-    from numabench.validation.write_spec import write_spec
+    from numabench.validation.write_spec import doubts, write_spec
 
     text = write_spec(record)
+    for doubt in doubts(record):
+        click.echo(f"doubtful: {doubt}", err=True)
     if target == "-":
         click.echo(text, nl=False)
     else:

@@ -133,7 +133,8 @@ def _case(case: ElementTree.Element, check: Check, counts: dict[str, int]) -> No
             ElementTree.SubElement(properties, "property", name=name, value=xml_text(str(value)))
     for at, value in enumerate(check.rounds):
         ElementTree.SubElement(properties, "property", name=f"round {at + 1}", value=repr(value))
-    message = xml_text(f"{check.label}: {figure(check)} {check.limit} {check.text}".strip())
+    said = (figure(check), check.limit and f"({check.limit})", check.text)
+    message = xml_text(f"{check.label}: {' '.join(part for part in said if part not in ('', '-'))}")
     if check.verdict == "FAIL":
         ElementTree.SubElement(case, "failure", type=check.reason or "FAIL", message=message)
         counts["failures"] += 1

@@ -139,7 +139,7 @@ def _fact(layer: Any, name: str, wanted: Wanted, fact: Fact) -> Check:
 def _same(value: Any, option: Any) -> bool:
     if isinstance(value, str) and isinstance(option, str):
         return fnmatchcase(value, option)
-    return bool(value == option)
+    return bool(value == option) or _words([value]) == _words([option])  # 0 and "0" are one to who writes it
 
 
 def _words(values: Sequence[Any]) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -20,6 +20,7 @@ SCHEMA = 1
 Number = int | float
 Severity = Literal["fail", "warn"]
 Scope = Literal["each", "min", "max", "median", "least_over_greatest"]
+_CHOICES = {"scope": get_args(Scope), "severity": get_args(Severity)}
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,7 +117,12 @@ def loads(text: str, name: str) -> Spec:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name}: {error}") from None
+        message, _, line = str(error).removesuffix(")").partition(" (at line ")
+        if not line:
+            raise UsageError(f"{name}: {error}") from None
+        number = int(line.split(",")[0])
+        said = text.split("\n")[number - 1].strip()
+        raise UsageError(f"{name}:{number}: {message}: {said!r}") from None
     except RecursionError:
         raise UsageError(f"{name}: nested too deeply") from None
     where = _Lines(text, name)
@@ -175,6 +181,12 @@ def _convert(data: Any, kind: Any, where: _Lines, prefix: tuple[str | int, ...] 
             steps.append(unknown[1])
             fields = _fields(kind, steps[len(prefix) :])
             message = f"unknown key {unknown[1]!r}: {nearest(unknown[1], fields)}"
+        lacking = re.search(r"missing required field `(.*?)`", message)
+        if lacking:
+            message = f"{lacking[1]} is missing"
+        choices = _CHOICES.get(str(steps[-1])) if steps else None
+        if choices:
+            message = f"{message}: {' or '.join(choices)} are allowed"
         raise where.error(tuple(steps), message) from None
 
 

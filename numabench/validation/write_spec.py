@@ -10,7 +10,7 @@ from typing import Any
 from numabench.analysis.verdict import best
 from numabench.record import Record
 from numabench.units import format_value
-from numabench.validation import metrics
+from numabench.validation import layers, metrics
 from numabench.validation.facts import ABOUT, ENVIRONMENT, facts, theoretical_gb_per_s
 from numabench.validation.outcome import Fact
 
@@ -18,7 +18,7 @@ _HEAD = """\
 # What a machine must be, for: numabench validate FILE.json --spec THIS.toml
 # Written from the record of one machine ({created}); every bound is that machine's figure with a tolerance.
 # Check them against the data sheet before anybody is held to them. A key that is not known is an error.
-schema = 1
+{doubts}schema = 1
 name = {name}
 
 # Is this specification for that machine at all? If not: no verdict (exit 3), never a pass.
@@ -57,6 +57,15 @@ _FACTS = (
 )
 
 
+def doubts(record: Record) -> list[str]:
+    """Why figures of the record may be no good reference, and which are not there."""
+    measured = [series for series in record.series if series.samples]
+    _, missing = metrics.extract(record.series, record.machine)
+    found = layers.preflight(facts(record), metrics.flagged(measured), len(measured))
+    said = [check.text for check in found] + [f"{label} is not measured: {why}" for label, why in missing.items()]
+    return [" ".join(text.split()) for text in said]
+
+
 def write_spec(record: Record) -> str:
     """TOML text that `spec.loads` reads and that the record itself passes. Absolute bounds 10 % and 5 % off."""
     known = facts(record)
@@ -65,6 +74,7 @@ def write_spec(record: Record) -> str:
         created=record.created,
         name=_toml(f"{len(record.machine.packages) or 1}s-{len(record.machine.nodes)}n {model}".strip()),
         cpu=_toml(model.replace("[", "?") or "*"),
+        doubts="".join(f"# DOUBTFUL: {text}\n" for text in doubts(record)),
     )
     text += "".join(_fact(name, known[name]) for name in _FACTS)
     memory = known["mem_total_gib_per_node"].value

@@ -121,6 +121,15 @@ def test_write_spec_to_stdout(files: Path) -> None:
     assert done.stdout == (files / "good.toml").read_text()
 
 
+def test_a_specification_from_a_busy_machine_says_so(files: Path, tmp_path: Path) -> None:
+    records.save(made(flags=("contended",)), tmp_path / "busy.json")
+    done = call("validate", "busy.json", "--write-spec", "-", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "\n# DOUBTFUL: in 32 of 32 cases: " in done.stdout
+    assert done.stderr.startswith("doubtful: in 32 of 32 cases: ")
+    assert "DOUBTFUL" not in (files / "good.toml").read_text()
+
+
 def test_baseline_of_a_class(files: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.json"
     assert call("baseline", "build", "good.json", "good.json", "-o", str(target), cwd=files).returncode == 0

@@ -73,6 +73,7 @@ def test_junit_counts_and_names(failed: Result) -> None:
     failure = case.find("failure")
     assert failure is not None
     assert failure.get("type") == "BELOW_SPEC"
+    assert failure.get("message") == "bw.read.local[node1]: 70.00 GB/s (fail < 90.00, warn < 95.00)"
     known = {one.get("name"): one.get("value") for one in case.iter("property")}
     assert known["value"] == "70.00 GB/s"
     assert known["round 3"] == "70.0"
