@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -32,6 +33,7 @@ BURST_S = 1e-3
 # goes on, so a short standstill is none.
 STUCK = re.compile(r"soft lockup - CPU#(\d+) stuck for (\d+)s")
 STUCK_S = 120
+NICE = -10
 PLUGIN_QEMU = {(7, 2)}
 
 
@@ -76,7 +78,7 @@ def boot(
             (control / name).touch()
         argv = qemu_argv(machine, control, shared, ["-serial", f"file:{control / 'console'}"])
         start = time.monotonic()
-        ended = _supervise(argv, control, start + timeout, stream)
+        ended = _supervise(argv, control, start + timeout, stream, first=machine.penalties is not None)
         seconds = time.monotonic() - start
         console, out, err = ((control / name).read_text(errors="replace") for name in ("console", "stdout", "stderr"))
         stuck = _stuck(console)
@@ -217,7 +219,16 @@ def _stuck(console: str) -> str:
     return f"killed: its CPU {long[-1][0]} stood still for {long[-1][1]} s; boot it again" if long else ""
 
 
-def _supervise(argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None) -> bool:
+def _come_first(pid: int) -> None:
+    """Before other work of the host, where the system allows it: neighbours of virtual CPUs blur what is planted."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICE))  # a session of its own, which nice is relative to
+
+
+def _supervise(
+    argv: Sequence[str], control: Path, deadline: float, stream: Callable[[str], None] | None, first: bool
+) -> bool:
     """Run QEMU to its end, passing output on as it comes; False when it had to be killed: at `deadline`, or stuck."""
     with (
         open(control / "qemu", "wb") as complaints,
@@ -228,6 +239,8 @@ def _supervise(argv: Sequence[str], control: Path, deadline: float, stream: Call
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
         )
+        if first:
+            _come_first(process.pid)
         try:
             ended, said = False, ""
             while not ended and not _stuck(said) and time.monotonic() < deadline:
