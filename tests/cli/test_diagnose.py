@@ -78,13 +78,13 @@ def narrow() -> Iterator[Path]:
     group.rmdir()
 
 
-def tried(cause: str, command: tuple[str, ...], within: tuple[str, ...]) -> dict[str, object]:
+def tried(cause: str, command: tuple[str, ...], within: tuple[str, ...]) -> dict[str, Any]:
     """What came of the change proposed for a cause, with all of numabench run ``within`` another command."""
     words = [*within, sys.executable, "-m", "numabench", "diagnose", "--json", "--", *command]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
     found = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr + done.stdout
-    of_it = [one for one in found["tried"] if one["cause"] == cause]
+    of_it: list[dict[str, Any]] = [one for one in found["tried"] if one["cause"] == cause]
     seen = {finding["cause"] for finding in found["findings"]}
     if seen & {"contended", "stolen"} and (not of_it or "that comes first" in str(of_it[0].get("reason"))):
         pytest.skip("others have the CPUs, and that comes first")
