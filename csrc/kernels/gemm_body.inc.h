@@ -22,7 +22,8 @@ enum {
     GEMM_NAME(unit) = sizeof(GEMM_T) / sizeof(GEMM_P),
     GEMM_NAME(line) = NMB_LINE / sizeof(GEMM_P), /* elements of the same */
     GEMM_NAME(kc) = GEMM_DEPTH / sizeof(GEMM_P),
-    GEMM_NAME(sums) = GEMM_OFFSET != 0 /* one row more in a sliver of B: what its accumulators start from */
+    GEMM_NAME(sums) = GEMM_OFFSET != 0, /* one row more in a sliver of B: what its accumulators start from */
+    GEMM_NAME(same) = sizeof(GEMM_IN) == sizeof(GEMM_P) /* packed elements are copies, but for an offset */
 };
 
 /* Words of a packed block: multiples of kb, so that the innermost loop has a constant length. The padding is zero in
@@ -33,6 +34,10 @@ static inline size_t GEMM_NAME(padded)(size_t k) { return (k + GEMM_NAME(line) -
 static NMB_INLINE void GEMM_NAME(along)(GEMM_W *to, const GEMM_IN *src, size_t count, const int offset)
 {
     GEMM_P own[GEMM_NAME(line)]; /* which src cannot be part of, so that vectors are copied */
+    if (count >= GEMM_NAME(line) && GEMM_NAME(same) && !offset) {
+        __builtin_memcpy(to, src, sizeof own); /* compilers copy floats of a loop one by one */
+        return;
+    }
     if (count >= GEMM_NAME(line))
         for (size_t e = 0; e < GEMM_NAME(line); e++)
             own[e] = (GEMM_P)(offset ? GEMM_PACK(src[e]) + offset : GEMM_PACK(src[e]));
@@ -47,6 +52,10 @@ static NMB_INLINE void GEMM_NAME(along)(GEMM_W *to, const GEMM_IN *src, size_t c
 static NMB_INLINE void GEMM_NAME(weave)(GEMM_W *to, const size_t wide, const GEMM_IN *row, size_t ld, const int offset)
 {
     enum { bits = 8 * sizeof(GEMM_P), most = GEMM_NAME(nr) > GEMM_NAME(mp) ? GEMM_NAME(nr) : GEMM_NAME(mp) };
+    if (GEMM_NAME(unit) == 1 && GEMM_NAME(same) && !offset) {
+        __builtin_memcpy(to, row, wide * sizeof *to);
+        return;
+    }
     if (GEMM_NAME(unit) == 1) {
         GEMM_P own[most];
         for (size_t i = 0; i < wide; i++)
@@ -80,40 +89,14 @@ static NMB_INLINE void GEMM_NAME(across)(GEMM_W *to, const size_t wide, const GE
             dst[i * unit + u] = (GEMM_P)(u < deep && i < count ? GEMM_PACK(row[u * ld + i]) + offset : 0);
 }
 
-/* Transposes a square of words, as wide as a vector: what comes in is one long row, whose halves are riffled as often
- * as a column's number has bits. */
-static NMB_INLINE void GEMM_NAME(turn)(GEMM_W *to, size_t ld_to, const GEMM_W *from, size_t ld_from)
-{
-    enum { vl = GEMM_NAME(vl), half = vl / 2 };
-    GEMM_V x[vl], y[vl];
-    NMB_EACH(i, vl) x[i] = GEMM_OF(load)((const GEMM_T *)(from + i * ld_from));
-    NMB_EACH(bit, 4)
-    if (1 << bit < vl) {
-        NMB_EACH(i, vl)
-        y[i] = i % 2 ? GEMM_OF(second)(x[i / 2], x[i / 2 + half]) : GEMM_OF(first)(x[i / 2], x[i / 2 + half]);
-        NMB_EACH(i, vl) x[i] = y[i];
-    }
-    NMB_EACH(i, vl) GEMM_OF(store)((GEMM_T *)(to + i * ld_to), x[i]);
-}
-
 /* Packs m <= MR rows of A into a sliver: blocks of m lines, rows of a block one after another. No transposition is
  * needed, as the micro-kernel broadcasts single words and finds them at constant distances. */
 static void GEMM_NAME(pack_a)(GEMM_W *to, const GEMM_IN *a, size_t lda, size_t m, size_t kc)
 {
     const size_t line = GEMM_NAME(line);
-    GEMM_P *dst = (GEMM_P *)to;
     for (size_t k = 0; k < kc; k += line)
-        for (size_t i = 0; i < m; i++, dst += line) {
-            const GEMM_IN *src = a + i * lda + k;
-            if (kc - k >= line) {
-                GEMM_P own[GEMM_NAME(line)]; /* which src cannot be part of, so that vectors are copied */
-                for (size_t e = 0; e < GEMM_NAME(line); e++)
-                    own[e] = (GEMM_P)(GEMM_OFFSET ? GEMM_PACK(src[e]) + GEMM_OFFSET : GEMM_PACK(src[e]));
-                __builtin_memcpy(dst, own, sizeof own);
-            } else
-                for (size_t e = 0; e < line; e++)
-                    dst[e] = (GEMM_P)(k + e < kc ? GEMM_PACK(src[e]) + GEMM_OFFSET : 0);
-        }
+        for (size_t i = 0; i < m; i++, to += GEMM_NAME(kb))
+            GEMM_NAME(along)(to, a + i * lda + k, kc - k, GEMM_OFFSET);
 }
 
 /* The same of an A that lies transposed; behind the m columns there are more, `count` in all. */
@@ -130,7 +113,7 @@ static void GEMM_NAME(pack_a_turned)(GEMM_W *to, const GEMM_IN *a, size_t lda, s
         }
         for (size_t i = 0; i < mp; i += GEMM_NAME(vl))
             for (size_t w = 0; w < kb; w += GEMM_NAME(vl))
-                GEMM_NAME(turn)(turned + i * kb + w, kb, from + w * mp + i, mp);
+                GEMM_OF(turn)((GEMM_T *)(turned + i * kb + w), kb, (const GEMM_T *)(from + w * mp + i), mp);
         __builtin_memcpy(to, turned, m * kb * sizeof *to);
     }
 }
@@ -201,7 +184,7 @@ static GEMM_TARGET void GEMM_NAME(pack_b_turned)(GEMM_W *to, const GEMM_IN *b, s
             }
             for (size_t i = 0; i < nr; i += GEMM_NAME(vl))
                 for (size_t p = 0; p < kb; p += GEMM_NAME(vl))
-                    GEMM_NAME(turn)(to + (w + p) * nr + i, nr, from + i * kb + p, kb);
+                    GEMM_OF(turn)((GEMM_T *)(to + (w + p) * nr + i), nr, (const GEMM_T *)(from + i * kb + p), kb);
             for (size_t p = 0; p < kb; p++)
                 GEMM_NAME(sum)(to + deep * nr, to + (w + p) * nr);
         }

@@ -7,9 +7,14 @@
 #ifndef GEMV_WIDE
 #define GEMV_WIDE GEMV_COLUMNS /* rows of B in a tile of more than two rows of A */
 #endif
-#define GEMV_TILE(mb) ((size_t)((mb) > 1 ? GEMV_WIDE : GEMV_COLUMNS))
+#define GEMV_TILE(mb) ((size_t)((mb) > 1 ? GEMV_WIDE : GEMV_FEW))
 #ifndef GEMV_OFFSET
 #define GEMV_OFFSET 0 /* what GEMV_LOAD_B adds to each weight */
+#endif
+#ifndef GEMV_WIDEN /* a vector of weights, for pieces of it to be loaded by GEMV_LOAD_WIDE */
+#define GEMV_WIDENS              0
+#define GEMV_WIDEN(to, from)     (void)0
+#define GEMV_LOAD_WIDE(count, p) GEMV_LOAD_B(count, p)
 #endif
 
 enum {
@@ -18,17 +23,45 @@ enum {
 };
 
 /* Packs m <= nv * mb rows of A, k deep, padded with zeros: for each group of as many weights as are repeated in a
- * vector, PARTS times nv vectors whose lanes are the rows and, within a row, the units of the group. */
-static __attribute__((noinline)) void GEMV_NAME(pack)(size_t mb, size_t nv, GEMV_X *to, const GEMV_A *a, size_t lda,
-                                                      size_t m, size_t k)
+ * vector, PARTS times nv vectors whose lanes are the rows and, within a row, the units of the group. A line of each row
+ * is brought into that order by itself, then the rows' pieces of a group are put side by side. */
+static NMB_INLINE void GEMV_NAME(pack)(const size_t mb, const size_t nv, GEMV_X *to, const GEMV_A *a, size_t lda,
+                                       size_t m, size_t k)
 {
-    const size_t group = GEMV_NAME(lanes) / mb * GEMV_UNIT, per_lane = GEMV_UNIT / GEMV_PARTS;
-    for (size_t p = 0; p < k || p % GEMV_NAME(line); p += group)
-        for (size_t part = 0; part < GEMV_PARTS; part++)
-            for (size_t row = 0; row < nv * mb; row++)
-                for (size_t unit = p; unit < p + group; unit += GEMV_UNIT)
-                    for (size_t e = unit + part; e < unit + part + per_lane; e++)
-                        *to++ = row < m && e < k ? a[row * lda + e] : 0;
+    enum { line = GEMV_NAME(line), lanes = GEMV_NAME(lanes), word = GEMV_UNIT / GEMV_PARTS };
+    const size_t count = lanes / mb, group = count * GEMV_UNIT, piece = count * word, rows = nv * mb;
+    GEMV_X own[2 * lanes * line];
+    for (size_t i = m * line; i < rows * line; i++)
+        own[i] = 0;
+    for (size_t p = 0; p < k; p += line, to += rows * line) {
+        for (size_t i = 0; i < m; i++) {
+            const GEMV_A *from = a + i * lda + p;
+            GEMV_A last[line];
+            if (k - p < line) {
+                for (size_t e = 0; e < line; e++)
+                    last[e] = p + e < k ? from[e] : 0;
+                from = last;
+            }
+            GEMV_X *row = own + i * line;
+            for (size_t g = 0; g < line; g += group)
+                NMB_EACH(part, GEMV_PARTS)
+            for (size_t unit = 0; unit < count; unit++)
+                for (size_t e = 0; e < word; e++)
+                    row[g + part * piece + unit * word + e] = from[g + unit * GEMV_UNIT + part * word + e];
+        }
+        if (mb == 1 && nv == 1)
+            __builtin_memcpy(to, own, line * sizeof *own);
+        else if (lanes > 1 && mb == lanes && sizeof(GEMV_X) * word == sizeof(float)) {
+            nmb_clobber(); /* words are moved, of whatever type */
+            for (size_t v = 0; v < nv; v++)
+                for (size_t w = 0; w < line / word; w += lanes)
+                    nmb_turn_f32((float *)to + (w * nv + v) * lanes, nv * lanes,
+                                 (const float *)own + v * lanes * line / word + w, line / word);
+        } else
+            for (size_t g = 0; g < line; g += piece)
+                for (size_t i = 0; i < rows; i++)
+                    __builtin_memcpy(to + g * rows + i * piece, own + i * line + g, piece * sizeof *own);
+    }
 }
 
 /* A line of each row of B; the line at `ahead` elements is asked for. Returns where packed A goes on. */
@@ -36,11 +69,17 @@ static NMB_INLINE GEMV_TARGET const GEMV_X *GEMV_NAME(step)(const size_t mb, con
                                                             GEMV_V acc[GEMV_COLUMNS][2], const GEMV_X *x,
                                                             const GEMV_B *b, size_t ldb, const GEMV_B *ahead)
 {
+    enum { line = GEMV_NAME(line), whole = GEMV_NAME(lanes) * GEMV_UNIT };
     const size_t count = GEMV_NAME(lanes) / mb, group = count * GEMV_UNIT;
+    const int widens = GEMV_WIDENS && mb > 1; /* of a vector comes more than one group */
+    GEMV_X wide[GEMV_COLUMNS][line];
     NMB_EACH(j, columns)
     __builtin_prefetch(ahead + j * ldb);
+    for (size_t j = 0; widens && j < columns; j++)
+        for (size_t p = 0; p < line; p += whole)
+            GEMV_WIDEN(wide[j] + p, b + j * ldb + p);
 #pragma GCC unroll 4
-    for (size_t p = 0; p < GEMV_NAME(line); p += group, x += GEMV_PARTS * nv * (sizeof(GEMV_V) / sizeof(GEMV_X))) {
+    for (size_t p = 0; p < line; p += group, x += GEMV_PARTS * nv * (sizeof(GEMV_V) / sizeof(GEMV_X))) {
         __typeof__(GEMV_LOAD_X(x)) a[2 * GEMV_PARTS];
         NMB_EACH(v, GEMV_PARTS * nv)
         {
@@ -50,7 +89,8 @@ static NMB_INLINE GEMV_TARGET const GEMV_X *GEMV_NAME(step)(const size_t mb, con
         }
         NMB_EACH(j, columns)
         {
-            const __typeof__(GEMV_LOAD_B(count, b)) w = GEMV_LOAD_B(count, b + j * ldb + p);
+            const __typeof__(GEMV_LOAD_B(count, b)) w =
+                widens ? GEMV_LOAD_WIDE(count, wide[j] + p) : GEMV_LOAD_B(count, b + j * ldb + p);
             NMB_EACH(part, GEMV_PARTS)
             NMB_EACH(v, nv)
             acc[j][v] = GEMV_MAC(part, w, a[part * nv + v], acc[j][v]);
@@ -154,17 +194,22 @@ static NMB_INLINE GEMV_TARGET int GEMV_NAME(sweep)(const size_t mb, const size_t
         for (size_t p = 0; p < k; p++)
             offset[i] += (GEMV_S)(GEMV_OFFSET * a[i * args->lda + p]);
     GEMV_S sums[GEMV_COLUMNS * 2 * sizeof(GEMV_V) / sizeof(GEMV_C)], strip[GEMV_ROWS * GEMV_STRIP];
+    const int walks = GEMV_WALKS && nv * mb == 1;
+    const size_t whole = walks ? 1 : GEMV_TILE(mb);
     for (size_t from = 0, count; from < args->n; from += count) {
-        count = args->n - from < GEMV_STRIP ? args->n - from : GEMV_STRIP;
+        const size_t left = args->n - from;
+        count = left <= GEMV_STRIP ? left : GEMV_STRIP - (left - GEMV_STRIP < whole ? whole : 0);
         if (args->stop && __atomic_load_n(args->stop, __ATOMIC_RELAXED))
             return 0;
         for (size_t j = 0, columns; j < count; j += columns) {
+            /* The last columns with some of those before once more; one by one if there are no more than these. */
+            columns = count < whole ? 1 : whole;
+            if (count - j < columns)
+                j = count - columns;
             const GEMV_B *rows = b + (from + j) * args->ldb;
-            /* The rest of the columns one by one, each by a tile of its own. */
-            columns = nv * mb > 1 && count - j >= GEMV_TILE(mb) ? GEMV_TILE(mb) : 1;
-            if (nv * mb == 1)
+            if (walks)
                 strip[j] = GEMV_NAME(walk)(x, rows, k, args->ldb);
-            for (size_t i = 0; nv * mb > 1 && i < m; i += nv * mb) {
+            for (size_t i = 0; !walks && i < m; i += nv * mb) {
                 GEMV_NAME(tile)(mb, nv, sums, x + i * deep, rows, columns == 1 ? 0 : args->ldb, k, columns * args->ldb);
                 GEMV_NAME(finish)(sums, mb, nv, m - i < nv * mb ? m - i : nv * mb, columns, strip + i * GEMV_STRIP + j);
             }
@@ -258,5 +303,8 @@ static GEMV_TARGET uint64_t NMB_CAT(nmb_gemv_, GEMV_TAG)(nmb_args *args, uint64_
 #undef GEMV_SUM
 #undef GEMV_OFFSET
 #undef GEMV_WIDE
+#undef GEMV_WIDEN
+#undef GEMV_WIDENS
+#undef GEMV_LOAD_WIDE
 #undef GEMV_TILE
 #undef GEMV_NAME

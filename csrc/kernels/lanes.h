@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tier's vectors of f32, f64 and s32 for the computing kernels, under the same names in every tier: nmb_v_f32 and
  * nmb_load_f32 and so on. fma(x, y, z) is x * y + z, in one rounding where the tier has it. Integers wrap around. first
- * and second are the halves of x0 y0 x1 y1 ... */
+ * and second are the halves of x0 y0 x1 y1 ... turn transposes a square as wide as a vector: what comes in is one long
+ * row, whose halves are riffled as often as a column's number has bits. */
 #ifndef NMB_KERNELS_LANES_H
 #define NMB_KERNELS_LANES_H
 
@@ -39,7 +40,20 @@
     static NMB_INLINE vec nmb_mul_##tag(vec x, vec y) { return mul; }                                                  \
     static NMB_INLINE vec nmb_fma_##tag(vec x, vec y, vec z) { return fma; }                                           \
     static NMB_INLINE vec nmb_first_##tag(vec x, vec y) { return first; }                                              \
-    static NMB_INLINE vec nmb_second_##tag(vec x, vec y) { return second; }
+    static NMB_INLINE vec nmb_second_##tag(vec x, vec y) { return second; }                                            \
+    static NMB_INLINE void nmb_turn_##tag(elem *to, size_t ld_to, const elem *from, size_t ld_from)                    \
+    {                                                                                                                  \
+        enum { vl = sizeof(vec) / sizeof(elem), half = vl / 2 };                                                       \
+        vec x[vl], y[vl];                                                                                              \
+        NMB_EACH(i, vl) x[i] = nmb_load_##tag(from + i * ld_from);                                                     \
+        NMB_EACH(bit, 4)                                                                                               \
+        if (1 << bit < vl) {                                                                                           \
+            NMB_EACH(i, vl)                                                                                            \
+            y[i] = i % 2 ? nmb_second_##tag(x[i / 2], x[i / 2 + half]) : nmb_first_##tag(x[i / 2], x[i / 2 + half]);   \
+            NMB_EACH(i, vl) x[i] = y[i];                                                                               \
+        }                                                                                                              \
+        NMB_EACH(i, vl) nmb_store_##tag(to + i * ld_to, x[i]);                                                         \
+    }
 
 /* Words at any address, of whatever type they are. */
 typedef uint64_t __attribute__((may_alias, aligned(1))) nmb_any64;
@@ -139,7 +153,9 @@ static NMB_INLINE __m512 nmb_bf16_second(__m512i x)
 static NMB_INLINE __m512i nmb_widen_s8(__m256i x) { return _mm512_cvtepi8_epi16(x); }
 static NMB_INLINE __m512i nmb_mac_s16(__m512i x, __m512i y, __m512i z)
 {
-    return _mm512_add_epi32(z, _mm512_madd_epi16(x, y));
+    z = _mm512_add_epi32(z, _mm512_madd_epi16(x, y));
+    __asm__("" : "+v"(z)); /* compilers add up products first otherwise, in more registers than there are */
+    return z;
 }
 
 #elif NMB_TIER_AVX2
@@ -183,7 +199,9 @@ static NMB_INLINE __m256 nmb_bf16_second(__m256i x)
 static NMB_INLINE __m256i nmb_widen_s8(__m128i x) { return _mm256_cvtepi8_epi16(x); }
 static NMB_INLINE __m256i nmb_mac_s16(__m256i x, __m256i y, __m256i z)
 {
-    return _mm256_add_epi32(z, _mm256_madd_epi16(x, y));
+    z = _mm256_add_epi32(z, _mm256_madd_epi16(x, y));
+    __asm__("" : "+v"(z)); /* compilers add up products first otherwise, in more registers than there are */
+    return z;
 }
 
 #elif NMB_TIER_NEON
