@@ -37,14 +37,13 @@ enum { PEAK_CHAINS = 12 };
             keep(acc[i]); /* a chain of its own, not a copy of another */                                              \
         }                                                                                                              \
         for (; loops; loops--)                                                                                         \
-            for (size_t k = 0; k < args->k; k++) {                                                                     \
-                keep(x);                                                                                               \
+            for (size_t k = 0; k < args->k; k++)                                                                       \
                 NMB_EACH(i, PEAK_CHAINS)                                                                               \
                 {                                                                                                      \
                     vec z = acc[i];                                                                                    \
+                    keep(x); /* each chain has a product of its own */                                                 \
                     acc[i] = mac;                                                                                      \
                 }                                                                                                      \
-            }                                                                                                          \
         NMB_EACH(i, PEAK_CHAINS)                                                                                       \
         {                                                                                                              \
             store(lanes, acc[i]);                                                                                      \

@@ -15,7 +15,9 @@ PEAK = [kernel for _, _, usable, found in _core.tiers() for kernel in found if u
 INSTRUCTION = {
     "peak_f32": r"vfmadd\d+ps",
     "peak_f64": r"vfmadd\d+pd",
+    "peak_s8 widened": r"vpmaddwd",
     "peak_s8 avx512_vnni": r"vpdpbusd",
+    "peak_bf16 widened": r"vfmadd\d+ps",
     "peak_bf16 avx512_bf16": r"vdpbf16ps",
 }
 
@@ -34,13 +36,15 @@ def test_returns_the_multiply_adds_done(kernel: _core.Kernel, steps: int) -> Non
 
 @pytest.mark.parametrize("kernel", [k for k in PEAK if k.tier in {"avx2", "avx512"}], ids=named)
 def test_the_loop_is_made_of_multiply_adds(kernel: _core.Kernel) -> None:
-    wanted = INSTRUCTION.get(f"{kernel.name} {kernel.variant}".strip())
+    wanted = INSTRUCTION[f"{kernel.name} {kernel.variant}".strip()]
     functions = disassemble()
-    if not functions or wanted is None:
-        pytest.skip("objdump is missing, or the variant has no instruction of its own")
-    name = {"avx512_vnni": "nmb_peak_s8_vnni", "avx512_bf16": "nmb_peak_bf16_dp"}.get(
-        kernel.variant, f"nmb_{kernel.name}"
-    )
+    if not functions:
+        pytest.skip("objdump is missing")
+    name = {
+        "peak_s8 avx512_vnni": "nmb_peak_s8_vnni",
+        "peak_bf16 avx512_bf16": "nmb_peak_bf16_dp",
+        "peak_bf16 widened": "nmb_peak_f32",
+    }.get(f"{kernel.name} {kernel.variant}", f"nmb_{kernel.name}")
     found = loops(functions[kernel.tier, name])
     counts = [sum(bool(re.match(wanted, line.text)) for line in loop) for loop in found]
     assert max(counts) == kernel.shape[0]
