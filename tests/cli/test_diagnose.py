@@ -89,7 +89,8 @@ def tried(cause: str, command: tuple[str, ...], within: tuple[str, ...]) -> dict
     if seen & {"contended", "stolen"} and (not of_it or "that comes first" in str(of_it[0].get("reason"))):
         pytest.skip("others have the CPUs, and that comes first")
     assert of_it, found
-    return of_it[0]
+    first: dict[str, object] = of_it[0]
+    return first
 
 
 def test_a_quota_is_found_and_to_run_without_it_is_faster(narrow: Path) -> None:
