@@ -141,6 +141,22 @@ static int64_t claim_own(nmb_instance *x, const int *stop)
     return claimed < x->board->capacity ? (int64_t)claimed : -1;
 }
 
+/* The request that the first of the ranks has claimed, on all of them. */
+static int64_t agree(nmb_instance *x, int64_t next, const int *stop)
+{
+    const nmb_serve *how = &x->serve;
+    nmb_ranks *ranks = how->ranks;
+    if (!ranks)
+        return next;
+    if (!how->rank)
+        __atomic_store_n(&ranks->next, next, __ATOMIC_RELAXED);
+    /* Futexes of barriers are those of one process. */
+    if (nmb_barrier_wait(&ranks->barrier, how->rank_count, x->wait == NMB_WAIT_FUTEX ? NMB_WAIT_POLITE : x->wait, stop,
+                         NULL, NULL))
+        return -1;
+    return __atomic_load_n(&ranks->next, __ATOMIC_RELAXED);
+}
+
 /* ---- the instance ----------------------------------------------------------------------------------------------- */
 
 int nmb_instance_create(const nmb_work *works, unsigned threads, size_t length, int wait, nmb_board *board,
@@ -247,9 +263,11 @@ static uint64_t serve(nmb_args *args, uint64_t loops)
     for (;; served++) {
         nmb_request *request = NULL;
         if (!args->part) {
-            int64_t next = served >= loops ? -1 : how->until ? claim_own(x, args->stop) : claim_sent(x, args->stop);
-            x->next = next;
-            if (next >= 0) {
+            int64_t next = -1;
+            if (!how->rank && served < loops)
+                next = how->until ? claim_own(x, args->stop) : claim_sent(x, args->stop);
+            x->next = next = agree(x, next, args->stop);
+            if (next >= 0 && !how->rank) {
                 request = &x->board->requests[next];
                 request->start = now_ns() - how->origin;
                 request->server = how->server;

@@ -343,6 +343,13 @@ int nmb_board_send(nmb_board *board, size_t from, size_t to, int64_t origin, con
 void nmb_board_close(nmb_board *board); /* no more requests will come */
 int64_t nmb_monotonic_ns(void);
 
+/* Processes that serve one model together, each a tensor-parallel part of it: in memory that they share, cleared. The
+ * first claims the requests. A run starts when all have ended the one before. */
+typedef struct nmb_ranks {
+    nmb_barrier barrier;
+    _Alignas(NMB_PAD) int64_t next;
+} nmb_ranks;
+
 /* How to serve. `until` 0: the board's requests as they are sent; else closed loop, one request after the other until
  * then. Times are absolute, ns of CLOCK_MONOTONIC. Request `stall_at` is held up by `stall_ns`, a planted fault. */
 typedef struct nmb_serve {
@@ -352,6 +359,8 @@ typedef struct nmb_serve {
     unsigned duty;    /* closed loop: percent of the time at work, asleep for the rest after each request; 0: all */
     uint32_t server;
     int64_t stall_at, stall_ns;
+    nmb_ranks *ranks; /* NULL: alone */
+    unsigned rank, rank_count;
 } nmb_serve;
 
 /* A model: per thread a program of works, run in order. A work without a kernel is a barrier of all threads when its

@@ -278,6 +278,7 @@ class Instance:
         stall_ns: int = 0,
         opening: int = 0,
         duty: int = 0,
+        ranks: tuple[Region, int, int] | None = None,
     ) -> list[Stamp]: ...
     @property
     def steps(self) -> int: ...

@@ -134,8 +134,8 @@ cdef class Instance:
                         works[at].loops = 1
                         continue
                     work = item
-                    if work.kernel is None or work.kernel.collective or not work.c.loops:
-                        raise ValueError("a program is made of kernels with rounds, none of which waits for others")
+                    if work.kernel is None or not work.c.loops or (work.kernel.collective and work.kernel.arrays != 2):
+                        raise ValueError("a program has kernels with rounds; only an all-reduce waits for others")
                     works[at] = work.c
                     self.regions.extend(work.regions)
             rc = nmb_instance_create(works, self.threads, length, WAITS.index(wait), board.c, &self.c)
@@ -148,14 +148,18 @@ cdef class Instance:
         nmb_instance_destroy(self.c)
 
     def serve(self, Team team not None, int64_t origin, int64_t until=0, unsigned steps=1, uint64_t most=1 << 40,
-              unsigned server=0, int64_t stall_at=-1, int64_t stall_ns=0, unsigned opening=0, unsigned duty=0):
+              unsigned server=0, int64_t stall_at=-1, int64_t stall_ns=0, unsigned opening=0, unsigned duty=0,
+              ranks=None):
         """Serve from ``origin`` on: what is sent to the board until it ends, or (``until``) a closed loop.
 
         Times are of ``monotonic_ns``. ``most``: requests at most. ``stall_ns`` holds up request ``stall_at``, a planted
         fault. ``opening``: so many meetings end the part of the program that only the first step of a request runs.
-        ``duty``: percent of the time at work in a closed loop (0: all). Returns the team's stamps.
+        ``duty``: percent of the time at work in a closed loop (0: all). ``ranks``: (region, rank, how many) of
+        processes that serve one model together; they meet in that region, and the first claims the requests. Returns
+        the team's stamps.
         """
         cdef nmb_serve how
+        cdef Region meeting
         cdef Work work
         cdef list works = []
         self.board.open()
@@ -167,6 +171,11 @@ cdef class Instance:
         how.origin, how.until, how.steps, how.server = origin, until, steps, server
         how.opening, how.duty = opening, duty
         how.stall_at, how.stall_ns = stall_at, stall_ns
+        if ranks is not None:
+            meeting, how.rank, how.rank_count = ranks
+            if how.rank >= how.rank_count or meeting.bytes < sizeof(nmb_ranks):
+                raise ValueError(f"rank {how.rank} of {how.rank_count} in a region of {meeting.bytes} bytes")
+            how.ranks = <nmb_ranks *>nmb_region_base(meeting.open())
         nmb_instance_prepare(self.c, &how)
         for part in range(self.threads):
             work = Work(None)

@@ -155,11 +155,15 @@ cdef extern from "nmb.h" nogil:
         uint32_t published, claimed
         size_t capacity
         nmb_request *requests
+    ctypedef struct nmb_ranks:
+        pass
     ctypedef struct nmb_serve:
         int64_t origin, until
         unsigned steps, opening, duty
         uint32_t server
         int64_t stall_at, stall_ns
+        nmb_ranks *ranks
+        unsigned rank, rank_count
     ctypedef struct nmb_instance:
         pass
     const nmb_kernel nmb_serve_kernel

@@ -65,9 +65,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.opening, *self.ops)
 
     @property
-    def openings(self) -> int:
-        """Barriers that end the opening."""
-        return self.layers * len(self.opening)
+    def summed(self) -> tuple[Op, ...]:
+        """Operations whose outputs tensor-parallel parts add up, an all-reduce each."""
+        return tuple(op for op in self.every_op if op.kind == "gemm" and op.name.split()[-1] in SUMMED)
 
     def item_bytes(self, op: Op) -> int:
         """Of one weight."""
@@ -115,6 +115,7 @@ TABLES, ROWS, ROW_BYTES = 26, 1 << 16, 512
 BOTTOM, TOP = (13, 512, 256, 128), (479, 1024, 1024, 512, 256, 1)
 LAYERS = {"llm-prefill": 32, "llm-decode": 32, "encoder": 24, "recsys": 1, "cached": 1}
 PRESETS = tuple(LAYERS)
+SUMMED = ("o", "down", "ffn2")  # tensor-parallel parts cut their inputs: the outputs of all parts are added up
 HOGS = ("hog-read", "hog-write")  # neighbours: nothing but a stream of reads or writes
 HOG_BYTES = 256 << 20
 DTYPES = {"llm-prefill": "f32", "llm-decode": "bf16", "encoder": "f32", "recsys": "f32", "cached": "f32"}
@@ -249,6 +250,10 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     barrier_ns: float
     gflop_per_s: dict[str, float]
     gather_gb_per_s: float = 0.0
+    allreduce_ns: float = 0.0  # of the outputs of one operation, by all ranks of the model
+
+
+PARTS = ("memory", "compute", "barriers", "all-reduce")
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,7 +261,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
     predicted_ns: float
     measured_ns: float
-    dominant: str  # memory, compute, barriers
+    dominant: str  # one of PARTS
+    allreduce_share: float = 0.0  # of the predicted time
 
     @property
     def ratio(self) -> float:
@@ -272,8 +278,11 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def predict(model: Model, ceilings: Ceilings, threads: int, measured_ns: float) -> Prediction:
-    """T >= sum over operations of max(bytes / bandwidth, flops / rate) + barriers, from measured ceilings."""
-    parts = {"memory": 0.0, "compute": 0.0, "barriers": model.barriers * ceilings.barrier_ns}
+    """T >= sum over operations of max(bytes / bandwidth, flops / rate) + barriers + all-reduces, from ceilings."""
+    parts = dict.fromkeys(PARTS, 0.0) | {"barriers": model.barriers * ceilings.barrier_ns}
+    if ceilings.allreduce_ns:  # each ends with a barrier of its own
+        count = model.layers * sum(op in model.summed for op in model.ops)
+        parts["all-reduce"] = count * (ceilings.allreduce_ns + ceilings.barrier_ns)
     for op in model.ops:
         compute = op.flops * (threads if op.kind == "own" else 1) / ceilings.gflop_per_s.get(op.name, float("inf"))
         size = op.bytes if op.kind == "read" else op.n * op.k * BYTES[model.dtype] if op.kind == "gemm" else 0
@@ -285,6 +294,7 @@ def predict(model: Model, ceilings: Ceilings, threads: int, measured_ns: float) 
         predicted_ns=sum(parts.values()),
         measured_ns=measured_ns,
         dominant=max(parts, key=lambda name: parts[name]),
+        allreduce_share=parts["all-reduce"] / sum(parts.values()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from numabench import layout
+from numabench import layout, presets
 from numabench.analysis import scaling, tails
 from numabench.errors import UsageError
 from numabench.experiments import base, serving
@@ -14,6 +14,7 @@ from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
 
 PRESET = "llm-decode"
+RANKS = "ranks"  # the instances are parts of one model
 MOST = {"quick": 6, "standard": 24, "full": 48}
 
 
@@ -41,14 +42,18 @@ class Divide:
             return
         count = serving.REQUESTS[options.profile] if options.profile != "quick" else 0
         for slots, binding, weights in arms:
-            extra: serving.Params = {"weights": weights} if weights else {}
-            if len(slots) == 1:
+            extra: serving.Params = {"weights": weights} if weights not in ("", RANKS) else {}
+            shape = model
+            if weights == RANKS:
+                shape = serving.part_of(model, len(slots))
+                extra["ranks"] = len(slots)
+            if len(slots) == 1 or weights == RANKS:
                 extra["predict"] = 1
             if options.p99_s:
                 extra["p99_ms"] = options.p99_s * 1e3
             if count:
                 extra |= {"requests": count, "share": 0.7}
-            yield serving.case(self.name, options, model, slots, binding, params=extra)
+            yield serving.case(self.name, options, shape, slots, binding, params=extra)
 
     def again(self, series: Sequence[Series], machine: Machine, options: Options) -> list[Case]:
         """The best, the best within the bound and the default once more: the best of many looks better than it is."""
@@ -78,7 +83,7 @@ class Divide:
 
 
 def _arms(machine: Machine) -> Iterator[tuple[tuple[Slot, ...], str, str]]:
-    """(slots, binding, weights or "") of every division, the default and the extremes first."""
+    """(slots, binding, weights, RANKS or "") of every division, the default and the extremes first."""
     whole = serving.everything(machine)
     yield whole, "none", ""
     yield whole, "cores", ""
@@ -91,6 +96,10 @@ def _arms(machine: Machine) -> Iterator[tuple[tuple[Slot, ...], str, str]]:
             yield slots, "none", ""
             yield slots, "node", ""
             yield slots, "cores", "shared"
+    for slots in fitting:
+        if len(slots) in presets.SHARDS[1:] and len(slots) * len(slots[0].cpus) == len(whole[0].cpus):
+            yield slots, "cores", RANKS
+            break
     for slots in fitting:
         if len(slots) > 1:
             yield slots[:1], "cores", ""
@@ -197,7 +206,8 @@ def _p99_of(one: Series) -> str:
 
 def _overhead(usable: Sequence[Series]) -> list[str]:
     """Whether more processes help at all: the best pinned division into several against the best pinned one of one."""
-    pinned = [s for s in usable if s.case.params["binding"] == "cores" and s.case.params.get("weights") != "shared"]
+    alike = [s for s in usable if s.case.params.get("weights") != "shared" and not s.case.params.get("ranks")]
+    pinned = [s for s in alike if s.case.params["binding"] == "cores"]
     total = max((len(s.case.cpus) for s in pinned), default=0)
     one = [s for s in pinned if s.case.params["instances"] == 1 and len(s.case.cpus) == total]
     many = [s for s in pinned if int(s.case.params["instances"]) > 1 and len(s.case.cpus) == total]

@@ -47,6 +47,18 @@ def model_for(machine: Machine, options: Options, preset: str, copies: int, batc
     return presets.fit(preset, llc, free, copies, options.bytes, **given)
 
 
+def part_of(model: Model, ranks: int) -> Model:
+    """What each of so many ranks has of a model."""
+    return presets.make(
+        model.preset,
+        batch=model.batch,
+        dtype=model.dtype,
+        layers=model.layers,
+        ctx=model.ctx or 2048,
+        shard=model.shard * ranks,
+    )
+
+
 def case(
     experiment: str,
     options: Options,
@@ -108,7 +120,7 @@ def name_of(one: Case) -> str:
     """A division as people read it: ``2 x 8, pinned``."""
     p = one.params
     how = {"cores": "pinned", "node": "node-bound", "none": "unbound"}[str(p["binding"])]
-    extra = ", shared weights" if p.get("weights") == "shared" else ""
+    extra = ", shared weights" if p.get("weights") == "shared" else ", ranks of one model" if p.get("ranks") else ""
     return f"{p['instances']} x {p['threads']}, {how}{extra}"
 
 
@@ -224,9 +236,11 @@ def explained(series: Series) -> str:
     ratio, least = middle(series, "measured_over_predicted"), middle(series, "predicted_ns")
     if ratio is None or least is None:
         return ""
-    dominant = ("memory", "compute", "barriers")[round(middle(series, "dominant") or 0)]
+    dominant = presets.PARTS[round(middle(series, "dominant") or 0)]
     found = presets.Prediction(predicted_ns=least, measured_ns=least * ratio, dominant=dominant)
+    share = middle(series, "allreduce_share")
+    summed = f", {share:.1%} all-reduce" if share else ""
     return (
-        f"{name_of(series.case)}: predicted {least / 1e6:.2f} ms from measured ceilings, mostly {dominant}; measured "
-        f"{least * ratio / 1e6:.2f} ms: {found.verdict}."
+        f"{name_of(series.case)}: predicted {least / 1e6:.2f} ms from measured ceilings, mostly {dominant}{summed}; "
+        f"measured {least * ratio / 1e6:.2f} ms: {found.verdict}."
     )

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from numabench import _core, kernels
 from numabench.errors import PlacementError, Unsupported, UsageError
+from numabench.instance.exchange import Exchange, Place, exchange_bytes
 from numabench.instance.fill import fill
 from numabench.instance.spec import (
     GATHER_STEPS,
@@ -38,6 +39,8 @@ class Built:
     def __init__(self, spec: Spec, machine: Machine, clock: _core.Clock, board: _core.Board) -> None:
         if spec.weights not in WEIGHTS:
             raise UsageError(f"weights {spec.weights!r}: allowed are {', '.join(WEIGHTS)}")
+        if spec.ranks > 1 and (not spec.model.summed or spec.model.dtype == "int8"):
+            raise UsageError(f"{spec.model.preset} in {spec.model.dtype}: not cut into ranks")
         self.spec, self.machine, self.clock = spec, machine, clock
         self.threads = len(spec.cpus)
         self.how = "bind"
@@ -107,8 +110,15 @@ class Built:
         table = spec.weights if spec.weights not in ("shared", "file") else "private"
         self.table = [self._region(model.table_bytes, table, 0)] if model.table_bytes else []
         self._activations()
+        self._exchange()
         fill(self, self.plan)
         self.instance = _core.Instance(self._programs(self.plan), spec.wait, board)
+
+    @property
+    def openings(self) -> int:
+        """Meetings of the threads that end the opening."""
+        opening = self.spec.model.opening
+        return self.spec.model.layers * (len(opening) + sum(op in self.sums for op in opening))
 
     def _order(self) -> Iterator[tuple[int, Op]]:
         """Layer and operation in the order they run: all layers of the opening, then all of a step."""
@@ -141,28 +151,40 @@ class Built:
     def _activations(self) -> None:
         """Inputs and outputs of the operations, shared, on the first node; scratch on each thread's own."""
         spec, model = self.spec, self.spec.model
-        place: dict[str, int] = {}
+        place: dict[tuple[Op, str], int] = {}
         at = 0
         for op in model.every_op:
             if op.kind == "gemm":
-                place[f"{op.name} in"] = at
+                place[op, "in"] = at
                 at += op.m * op.k * 4 + PAGE + UNIT
                 at = -(-at // UNIT) * UNIT
             if op.kind in ("gemm", "heads"):
-                place[f"{op.name} out"] = at
+                place[op, "out"] = at
                 width = op.n if op.kind == "gemm" else op.times * op.k // 2
                 at += op.m * width * 4 + PAGE + 3 * UNIT
                 at = -(-at // UNIT) * UNIT
-        self.place = place
         bind = spec.weights != "first-touch" and bool(spec.nodes) and self.how == "bind"
         pages = spec.pages if spec.pages in ("base", "thp") else "base"
         nodes = spec.nodes[:1] if bind else ()
         region = _core.Region(max(at, PAGE), pages, "bind" if bind else "local", nodes)
         self.activations = self.stack.enter_context(region)
+        self.place = {key: (region, offset) for key, offset in place.items()}
         self.scratch = []
         need = max([self._scratch(op) for op in model.every_op], default=0) + PAGE
         for _ in range(self.threads):
             self.scratch.append(self.stack.enter_context(_core.Region(need, "thp", "local")))
+
+    def _exchange(self) -> None:
+        """Of ranks, the outputs that are summed move to where all of them add up."""
+        spec = self.spec
+        self.ranks: tuple[_core.Region, int, int] | None = None
+        self.exchange: Exchange | None = None
+        if spec.ranks > 1:
+            size = exchange_bytes(spec.model, spec.ranks, self.threads)
+            region = self.stack.enter_context(_core.Region(size, "any", "local", fd=spec.exchange))
+            self.ranks, self.exchange = (region, spec.rank, spec.ranks), Exchange(spec, self.threads, region)
+            self.place |= {(op, "out"): place for op, place in self.exchange.parts.items()}
+        self.sums = self.exchange.sums if self.exchange else {}
 
     def _scratch(self, op: Op) -> int:
         """Bytes that one thread needs beside its weights: packing buffers, scores of a head."""
@@ -213,32 +235,35 @@ class Built:
                 else:
                     programs[t].extend(self._heads(op, t, before))
                 programs[t].append(None)
+                if self.exchange and op in self.sums:
+                    work = self.exchange.work(op, t)
+                    programs[t].extend([*([work] if work else []), None])
             if op.kind in ("gemm", "heads"):
                 before = op
         return programs
 
-    def _input(self, op: Op, before: Op | None) -> tuple[int, int]:
+    def _input(self, op: Op, before: Op | None) -> tuple[Place, int]:
         """Where an operation reads, and how long a row is there: the output before it if that has the shape."""
         if before is not None and self.spec.model.dtype != "int8":
             width = before.n if before.kind == "gemm" else before.times * before.k // 2
             if before.m == op.m and width >= op.k:
-                return self.place[f"{before.name} out"], width
-        return self.place[f"{op.name} in"], op.k
+                return self.sums.get(before, self.place[before, "out"]), width
+        return self.place[op, "in"], op.k
 
     def _gemm(self, op: Op, part: Slice, t: int, before: Op | None) -> list[_core.Work]:
         width = part.last - part.first
         if not width:
             return []
         at, lda = self._input(op, before)
-        out = self.place[f"{op.name} out"] + part.first * 4
-        fields: Fields = {
-            "a": (self.activations, at),
-            "b": (self.weights[t], part.offset),
-            "c": (self.activations, out),
-        }
+        fields: Fields = {"a": at, "b": (self.weights[t], part.offset), "c": self._columns(op, part.first)}
         shape: Fields = {"lda": lda, "ldb": op.k if self.skinny(op) else width, "ldc": op.n}
         scratch = (self.scratch[t], 0)
         return [_core.Work(self._kernel(op), **fields, scratch=scratch, m=op.m, n=width, k=op.k, **shape, loops=1)]
+
+    def _columns(self, op: Op, first: int) -> Place:
+        """Where an operation writes its outputs from a column on."""
+        region, at = self.place[op, "out"]
+        return region, at + first * 4
 
     def _own(self, part: Slice, t: int, loops: int | None = None) -> list[_core.Work]:
         n = part.op.n
@@ -267,8 +292,8 @@ class Built:
         if before is None:
             return []
         kernel, half, works = kernels.kernel("gemm_f32", self.spec.tier), op.k // 2, []
-        source, width = self.place[f"{before.name} out"], before.n
-        out, lead = self.place[f"{op.name} out"], op.times * half
+        source, width = self.place[before, "out"][1], before.n
+        out, lead = self.place[op, "out"][1], op.times * half
         scores = (self.scratch[t], 0)
         pack = (self.scratch[t], -(-op.m * op.n * 4 // UNIT) * UNIT)
         first, last = cuts(op.times, self.threads, 1)[t]
@@ -309,7 +334,6 @@ class Built:
 
     def small(self, op: Op, t: int) -> _core.Work | None:
         """A little of an operation, over and over: its rate when nothing comes from memory. None: no part of it."""
-        here = self.activations
         part = next((part for part in self.plan[t] if part.op == op), None)
         shape: Fields
         if op.kind == "heads":
@@ -322,7 +346,7 @@ class Built:
         size = BYTES[self.spec.model.dtype]
         n = max(min(SMALL // (op.k * size) // 8 * 8, part.last - part.first), 1)
         shape = {"m": op.m, "n": n, "k": op.k, "lda": op.k, "ldc": op.n, "block": 1}
-        a, c = (here, self.place[f"{op.name} in"]), (here, self.place[f"{op.name} out"] + part.first * 4)
+        a, c = self.place[op, "in"], self._columns(op, part.first)
         b = (self.weights[t], part.offset)
         ldb = op.k if self.skinny(op) else n
         return _core.Work(self._kernel(op), a=a, b=b, c=c, scratch=(self.scratch[t], 0), ldb=ldb, **shape)
@@ -345,15 +369,14 @@ class Built:
         return (node,) if node is not None else tuple(n.id for n in self.machine.nodes)
 
     def outputs(self) -> str:
-        """Digest of all outputs, the same after every step."""
+        """Digest of all outputs, the same after every step; of ranks the sums, which all of them have."""
         digest = hashlib.blake2b(digest_size=8)
-        with memoryview(self.activations) as whole:
-            for op in self.spec.model.every_op:
-                if op.kind in ("gemm", "heads"):
-                    at = self.place[f"{op.name} out"]
-                    width = op.n if op.kind == "gemm" else op.times * op.k // 2
-                    with whole[at : at + op.m * width * 4] as part:
-                        digest.update(part)
+        for op in self.spec.model.every_op if self.spec.ranks == 1 else self.sums:
+            if op.kind in ("gemm", "heads"):
+                region, at = self.sums.get(op, self.place[op, "out"])
+                width = op.n if op.kind == "gemm" else op.times * op.k // 2
+                with memoryview(region) as whole, whole[at : at + op.m * width * 4] as part:
+                    digest.update(part)
         return digest.hexdigest()
 
     def checksum(self) -> str:

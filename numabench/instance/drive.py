@@ -103,7 +103,7 @@ class Fleet:
         self.close()
 
     def _start(self, place: Place) -> None:
-        fds = [self.fd, *([place.spec.fd] if place.spec.fd else [])]
+        fds = [self.fd, *(fd for fd in (place.spec.fd, place.spec.exchange) if fd)]
         child = subprocess.Popen(
             [sys.executable, "-m", "numabench.instance.worker"],
             stdin=subprocess.PIPE,

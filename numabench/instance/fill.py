@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from numabench import _core
 from numabench.instance.spec import MEAN, PAGE, UNIT, Fields, Slice
-from numabench.presets import ROW_BYTES, cuts
+from numabench.presets import ROW_BYTES, Op, cuts
 
 if TYPE_CHECKING:
     from numabench.instance.build import Built
@@ -27,12 +27,14 @@ def fill(built: Built, plan: list[list[Slice]]) -> None:
                 for i in range(3):
                     jobs[t].append(_own(built, rows, t, part, i, seed))
             elif part.last > part.first and (built.spec.writes or not built.spec.fd):
-                width, scale, size = part.last - part.first, 1 / (MEAN * op.k), model.item_bytes(op)
+                width, size = part.last - part.first, model.item_bytes(op)
+                row, column = _first(built, op)
+                scale = 1 / (MEAN * op.k * (built.spec.ranks if op in built.sums else 1))
                 shape: Fields
                 if built.skinny(op):
-                    shape = {"m": width, "n": op.k, "lda": op.k, "ldb": part.first}
+                    shape = {"m": width, "n": op.k, "lda": op.k, "ldb": part.first + column, "k": row}
                 else:
-                    shape = {"m": op.k, "n": width, "lda": width, "k": part.first}
+                    shape = {"m": op.k, "n": width, "lda": width, "ldb": row, "k": part.first + column}
                 jobs[t].append(_core.Work(rows, a=at, chains=size, scalar=scale, seed=seed, loops=1, **shape))
         jobs[t].extend(_kv(built, rows, t))
         jobs[t].append(_core.Work(f64, a=(built.scratch[t], 0), bytes=built.scratch[t].bytes, loops=1, seed=7))
@@ -50,6 +52,17 @@ def fill(built: Built, plan: list[list[Slice]]) -> None:
         built.loaders.run([found[i] if i < len(found) else None for found in jobs])
     for work in inputs:
         built.loaders.run([work, *([None] * (built.threads - 1))])
+
+
+def _first(built: Built, op: Op) -> tuple[int, int]:
+    """Where a rank's part of a matrix begins in the whole: rows of what is summed, columns of what leads to it."""
+    rank, model = built.spec.rank, built.spec.model
+    if not built.sums:
+        return 0, 0
+    if op in built.sums:
+        return rank * op.k, 0
+    ops = model.opening if op in model.opening else model.ops
+    return 0, rank * next(after.k for after in ops[ops.index(op) + 1 :] if after.kind == "gemm")
 
 
 def _own(built: Built, rows: _core.Kernel, t: int, part: Slice, i: int, seed: int) -> _core.Work:
@@ -78,6 +91,9 @@ def _inputs(built: Built, rows: _core.Kernel) -> list[_core.Work]:
     for op in model.every_op:
         if op.kind == "gemm":
             size = 1 if model.item_bytes(op) == 1 else 4
-            at = (built.activations, built.place[f"{op.name} in"])
-            works.append(_core.Work(rows, a=at, chains=size, m=op.m, n=op.k, lda=op.k, scalar=1.0, seed=11, loops=1))
+            works.append(
+                _core.Work(
+                    rows, a=built.place[op, "in"], chains=size, m=op.m, n=op.k, lda=op.k, scalar=1.0, seed=11, loops=1
+                )
+            )
     return works

@@ -23,7 +23,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``weights``: private (bound to ``nodes``), interleave, weighted (over ``nodes``), replicate (each thread's part on
     its own node), shared or file (a mapping of ``fd``), first-touch. ``kv`` likewise, of the first three and
-    first-touch. ``loader``: workers (each touches its part) or main (one thread touches all).
+    first-touch. ``loader``: workers (each touches its part) or main (one thread touches all). ``ranks`` instances,
+    each with a part of one model, serve it together and add up their outputs in the memory of ``exchange``.
     """
 
     model: Model
@@ -37,6 +38,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = "best"
     fd: int = 0
     writes: bool = True  # fills a shared mapping; the others find it filled
+    rank: int = 0
+    ranks: int = 1
+    exchange: int = 0  # a memfd of ``exchange_bytes``
 
 
 class Slice(NamedTuple):

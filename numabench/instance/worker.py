@@ -18,6 +18,7 @@ import msgspec
 from numabench import _core, kernels
 from numabench.errors import NumabenchError
 from numabench.instance.build import Built
+from numabench.instance.exchange import vector_bytes
 from numabench.instance.spec import Spec
 from numabench.machine import Machine
 from numabench.memory import Proof
@@ -26,6 +27,7 @@ from numabench.presets import Ceilings, Op
 PR_SET_PDEATHSIG = 1
 CEILING_NS = 60e6
 BARRIERS = 2000
+ALLREDUCE_BYTES, FEWEST = 16 << 20, 4  # bytes added up for a ceiling, rounds at least
 
 
 def main() -> int:
@@ -73,12 +75,12 @@ def _one_step(built: Built) -> None:
     """The step whose checksum counts: the first."""
     now = _core.monotonic_ns()
     assert built.instance is not None
-    built.instance.serve(built.team, now, until=now + 10**12, most=1)
+    built.instance.serve(built.team, now, until=now + 10**12, most=1, ranks=built.ranks)
 
 
 def _run(built: Built, order: dict[str, int]) -> dict[str, Any]:
     assert built.instance is not None
-    stamps = built.instance.serve(built.team, **order, opening=built.spec.model.openings)
+    stamps = built.instance.serve(built.team, **order, opening=built.openings, ranks=built.ranks)
     return {
         "steps": built.instance.steps,
         "op_ns": built.instance.op_ns(built.clock),
@@ -137,8 +139,12 @@ def ceilings(built: Built) -> Ceilings:
             gathered = _elements(built, found) * op.bytes
     rates = {op.name: _flops(built, op) for op in built.spec.model.ops if op.kind in ("gemm", "heads", "own")}
     return Ceilings(
-        read_gb_per_s=rate, barrier_ns=_barrier(built), gflop_per_s=rates, gather_gb_per_s=gathered
-    )  # fmt: skip
+        read_gb_per_s=rate,
+        barrier_ns=_barrier(built),
+        gflop_per_s=rates,
+        gather_gb_per_s=gathered,
+        allreduce_ns=_allreduce(built),
+    )
 
 
 def _elements(built: Built, works: Sequence[_core.Work | None]) -> float:
@@ -154,6 +160,20 @@ def _elements(built: Built, works: Sequence[_core.Work | None]) -> float:
 def _flops(built: Built, op: Op) -> float:
     """GFLOP/s of the team on a few columns of an operation's weights that stay in the caches."""
     return _elements(built, [built.small(op, t) for t in range(built.threads)]) * 2
+
+
+def _allreduce(built: Built) -> float:
+    """ns to add up the outputs of an operation, when all ranks are there already; 0 for a model that is whole."""
+    op = next((op for op in built.spec.model.ops if op in built.sums), None)
+    if op is None or built.exchange is None:
+        return 0.0
+    rounds = max(min(ALLREDUCE_BYTES // vector_bytes(op), BARRIERS), FEWEST)
+    first, many = ([built.exchange.work(op, t, loops) for t in range(built.threads)] for loops in (1, rounds))
+    programs = [[*([a] if a else []), None, *([b] if b else []), None] for a, b in zip(first, many, strict=True)]
+    with mmap.mmap(-1, _core.Board.bytes(1)) as memory, _core.Board(memory, clear=1) as board:
+        together, now = _core.Instance(programs, built.spec.wait, board), _core.monotonic_ns()
+        together.serve(built.team, now, until=now + 10**12, most=1)
+        return together.op_ns(built.clock)[1] / rounds
 
 
 def _barrier(built: Built) -> float:

@@ -15,6 +15,7 @@ from numabench.analysis import tails
 from numabench.environment import Disturbance, Watch
 from numabench.errors import NumabenchError
 from numabench.instance.drive import Fleet, Place, Run
+from numabench.instance.exchange import exchange_bytes
 from numabench.instance.spec import Spec
 from numabench.jobs.base import Bench
 from numabench.machine import Machine
@@ -54,8 +55,11 @@ def model_of(case: Case) -> presets.Model:
     return presets.with_prefill(made, int(p["prompt"])) if p.get("prompt") else made
 
 
-def places(case: Case, machine: Machine, fd: int = 0) -> list[Place]:
-    """One process per instance: its CPUs in the order of the case, the nodes of its memory, how it is bound."""
+def places(case: Case, machine: Machine, fd: int = 0, exchange: int = 0) -> list[Place]:
+    """One process per instance: its CPUs in the order of the case, the nodes of its memory, how it is bound.
+
+    ``exchange``: where the instances, ranks of one model, add up.
+    """
     p = case.params
     model, threads = model_of(case), int(p["threads"])
     nodes = [tuple(int(n) for n in part.split(",")) for part in str(p["nodes"]).split("|")]
@@ -81,6 +85,9 @@ def places(case: Case, machine: Machine, fd: int = 0) -> list[Place]:
             tier=case.tier,
             fd=fd,
             writes=i == 0,
+            rank=i if exchange else 0,
+            ranks=int(p["instances"]) if exchange else 1,
+            exchange=exchange,
         )
         found.append(Place(spec, affinity))
     return found
@@ -109,8 +116,7 @@ def samples(bench: Bench, group: Sequence[Case], number: int, position: int, see
     """
     first, profile = group[0], bench.options.profile
     with ExitStack() as stack:
-        fd = _weights(stack, first)
-        fleet = stack.enter_context(Fleet(places(first, bench.machine, fd)))
+        fleet = stack.enter_context(Fleet(places(first, bench.machine, *_shared(stack, first))))
         hog = next(
             (stack.enter_context(Fleet([_hog(c, bench.machine)])) for c in group if c.params.get("aggressor")), None
         )
@@ -133,7 +139,7 @@ def samples(bench: Bench, group: Sequence[Case], number: int, position: int, see
 def fixed(bench: Bench, case: Case, seed: int) -> Iterator[Callable[[], object]]:
     """A call that serves the same few steps on every instance each time it is made."""
     with ExitStack() as stack:
-        fleet = stack.enter_context(Fleet(places(case, bench.machine, _weights(stack, case))))
+        fleet = stack.enter_context(Fleet(places(case, bench.machine, *_shared(stack, case))))
 
         def few() -> Run:
             fleet.begin(FAR_S, most=FIXED_STEPS)
@@ -142,13 +148,21 @@ def fixed(bench: Bench, case: Case, seed: int) -> Iterator[Callable[[], object]]
         yield few
 
 
-def _weights(stack: ExitStack, case: Case) -> int:
-    """A memfd for weights that all instances of a case share; 0 where each has its own."""
-    if case.params.get("weights") != "shared":
-        return 0
-    fd = os.memfd_create("numabench-weights")
+def _shared(stack: ExitStack, case: Case) -> tuple[int, int]:
+    """Memfds for weights that all instances of a case share and for sums of its ranks; 0 where there are none."""
+    found, model = [0, 0], model_of(case)
+    if case.params.get("weights") == "shared":
+        found[0] = _memfd(stack, "weights", model.weight_bytes + (64 << 20) + len(case.cpus) * (4 << 20))
+    if case.params.get("ranks"):
+        size = exchange_bytes(model, int(case.params["instances"]), int(case.params["threads"]))
+        found[1] = _memfd(stack, "exchange", size)
+    return found[0], found[1]
+
+
+def _memfd(stack: ExitStack, what: str, size: int) -> int:
+    fd = os.memfd_create(f"numabench-{what}")
     stack.callback(os.close, fd)
-    os.ftruncate(fd, model_of(case).weight_bytes + (64 << 20) + len(case.cpus) * (4 << 20))
+    os.ftruncate(fd, size)
     return fd
 
 
@@ -253,13 +267,13 @@ def _predicted(case: Case, fleet: Fleet, closed: Run) -> dict[str, float]:
     """What the ceilings, measured now on the same pages, say a step should take."""
     model, found = model_of(case), fleet.ceilings()
     made = presets.predict(model, found, int(case.params["threads"]), median(closed.services))
-    parts = {"memory": 0.0, "compute": 1.0, "barriers": 2.0}
     return {
         "predicted_ns": made.predicted_ns,
         "measured_over_predicted": made.ratio,
-        "dominant": parts[made.dominant],
+        "dominant": float(presets.PARTS.index(made.dominant)),
         "read_gb_per_s": found.read_gb_per_s,
         "barrier_ns": found.barrier_ns,
+        **({"allreduce_share": made.allreduce_share} if made.allreduce_share else {}),
         "gflop_per_s": max(found.gflop_per_s.values()),
     }
 

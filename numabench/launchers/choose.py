@@ -92,7 +92,8 @@ def choose(
 
 def _best(record: Record, p99_ns: float | None) -> tuple[Series | None, Series | None]:
     """The best bound division and the default, from the round that confirmed them if there was one."""
-    found = [s for s in record.series if s.case.experiment == "divide" and s.usable and s.samples]
+    known = [s for s in record.series if s.case.experiment == "divide" and not s.case.params.get("ranks")]
+    found = [s for s in known if s.usable and s.samples]
     confirmed = [s for s in found if s.case.params.get("confirm")]
     default = next((s for s in confirmed or found if s.case.params["binding"] == "none"), None)
     bound = [s for s in confirmed or found if s.case.params["binding"] != "none"]

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from numabench import layout
+from numabench.experiments import serving
 from numabench.experiments.divide import MOST, Divide
 from numabench.jobs import instance
 from numabench.machine import Machine
@@ -62,6 +63,27 @@ def test_two_nodes_get_a_local_instance_each() -> None:
     assert [place.spec.nodes for place in instance.places(local, two_nodes())] == [(0,), (1,)]
     one = next(c for c in cases if c.params["instances"] == 1 and c.params["binding"] == "cores")
     assert instance.places(one, two_nodes())[0].spec.weights == "interleave"
+
+
+def test_ranks_have_parts_of_the_model_that_the_others_have_whole() -> None:
+    cases = plan(two_nodes(), Options(profile="standard"))
+    ranks = [case for case in cases if case.params.get("ranks")]
+    assert [serving.name_of(case) for case in ranks] == ["2 x 1, pinned, ranks of one model"]
+    whole, part = instance.model_of(cases[0]), instance.model_of(ranks[0])
+    assert 2 * part.weight_bytes == whole.weight_bytes
+    assert 2 * part.kv_bytes == whole.kv_bytes
+    assert (part.layers, part.ctx, part.dtype) == (whole.layers, whole.ctx, whole.dtype)
+    found = [place.spec for place in instance.places(ranks[0], two_nodes(), exchange=5)]
+    assert [(spec.rank, spec.ranks, spec.nodes) for spec in found] == [(0, 2, (0,)), (1, 2, (1,))]
+
+
+def test_what_the_all_reduce_should_take_is_said() -> None:
+    case = next(c for c in plan(two_nodes(), Options(profile="standard")) if c.params.get("ranks"))
+    told = {"predicted_ns": 2e6, "measured_over_predicted": 1.1, "dominant": 0.0, "allreduce_share": 0.052}
+    series = measured([case], {})
+    with_shares = [structs.replace(s, extras=s.extras | told) for s in series[0].samples]
+    said = serving.explained(structs.replace(series[0], samples=tuple(with_shares)))
+    assert "mostly memory, 5.2% all-reduce; measured 2.20 ms: explained" in said
 
 
 def measured(cases: list[Case], figures: dict[tuple[int, int, str], float]) -> list[Series]:

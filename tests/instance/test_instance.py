@@ -6,8 +6,10 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import pytest
 
 from numabench import _core, presets
@@ -15,6 +17,7 @@ from numabench.analysis import tails
 from numabench.errors import NumabenchError, UsageError
 from numabench.instance.build import Built
 from numabench.instance.drive import Fleet, Place, Run
+from numabench.instance.exchange import exchange_bytes
 from numabench.instance.spec import Spec
 from numabench.machine import Machine
 
@@ -179,6 +182,83 @@ def test_ceilings_bound_what_was_measured() -> None:
         assert presets.predict(model, ceilings, 1, 1.0).predicted_ns > 0
 
 
+def sums(built: Built) -> list[np.ndarray]:
+    """Outputs of the operations that ranks add up."""
+    found = []
+    for op in built.spec.model.summed:
+        region, at = built.sums.get(op, built.place[op, "out"])
+        with memoryview(region) as view:
+            found.append(np.frombuffer(bytes(view[at : at + op.m * op.n * 4]), dtype="f4"))
+    return found
+
+
+def step(built: Built) -> list[np.ndarray]:
+    assert built.instance is not None
+    now = _core.monotonic_ns()
+    built.instance.serve(built.team, now, until=now + 10**12, most=1, opening=built.openings, ranks=built.ranks)
+    return sums(built)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ranks_add_up_to_what_the_whole_model_computes(threads: int) -> None:
+    def decode(shard: int) -> presets.Model:
+        return presets.make("llm-decode", batch=2, layers=2, shard=shard, ctx=64, dtype="f32")
+
+    with a_board() as board, Built(Spec(model=decode(16), cpus=CPUS[:1], nodes=NODE), HERE, _core.Clock(), board) as b:
+        whole = step(b)
+    ranks, part = 4, decode(64)
+    fd = os.memfd_create("test")
+    try:
+        os.ftruncate(fd, exchange_bytes(part, ranks, threads))
+        with ExitStack() as stack, ThreadPoolExecutor(ranks) as pool:
+            board = stack.enter_context(a_board())
+            made = []
+            for rank in range(ranks):
+                cpus = (CPUS[rank % len(CPUS)],) * threads
+                spec = Spec(
+                    model=part, cpus=cpus, nodes=NODE, wait="polite", rank=rank, ranks=ranks, exchange=fd
+                )  # fmt: skip
+                made.append(stack.enter_context(Built(spec, HERE, _core.Clock(), board)))
+            first, second = (list(pool.map(step, made)) for _ in range(2))
+            assert len({built.outputs() for built in made}) == 1
+            assert board.claimed == 2
+    finally:
+        os.close(fd)
+    for found in first + second:
+        for mine, true in zip(found, whole, strict=True):
+            np.testing.assert_allclose(mine, true, rtol=1e-5)
+
+
+def test_ranks_serve_one_request_together() -> None:
+    part = presets.make("llm-decode", layers=1, shard=32, ctx=64)
+    fd = os.memfd_create("test")
+    try:
+        os.ftruncate(fd, exchange_bytes(part, 2, 1))
+        places = [
+            Place(
+                Spec(model=part, cpus=(cpu,), nodes=NODE, wait="polite", rank=rank, ranks=2, exchange=fd), (cpu,)
+            )
+            for rank, cpu in enumerate((CPUS[0], CPUS[-1]))
+        ]  # fmt: skip
+        with Fleet(places) as found:
+            assert len({answer["checksum"] for answer in found.answers}) == 1
+            closed = found.closed(0.2)
+            assert {r.server for r in closed.requests} == {0}
+            assert closed.steps == sum(1 for r in closed.requests if r.done) > 0
+            assert len(found.opened(tails.arrivals(200.0, 40, seed=2), None).latencies) == 40
+            assert found.ceilings().allreduce_ns > 0
+            assert len({proof["outputs"] for proof in found.prove()}) == 1
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(("preset", "dtype"), [("cached", "f32"), ("recsys", "f32"), ("llm-decode", "int8")])
+def test_what_has_no_ranks_is_refused(preset: str, dtype: str) -> None:
+    model = presets.make(preset, layers=1, dtype=dtype)
+    with a_board() as board, pytest.raises(UsageError, match="not cut into ranks"):
+        Built(Spec(model=model, cpus=CPUS[:1], nodes=NODE, ranks=2), HERE, _core.Clock(), board)
+
+
 def request(start: int, done: int, scheduled: int | None = None) -> _core.Request:
     return _core.Request(start if scheduled is None else scheduled, start, start, done, 0)
 
@@ -197,7 +277,6 @@ def test_requests_cut_by_the_window_count_in_proportion() -> None:
 def test_a_prompt_is_run_once_a_request_and_its_outputs_depend_on_the_model_alone() -> None:
     decode = presets.make("llm-decode", layers=2, shard=32, ctx=64)
     model = presets.with_prefill(decode, 16)
-    assert model.openings == 10
     assert model.flops_per_step == decode.flops_per_step
     assert model.bytes_per_step == decode.bytes_per_step
     assert model.weight_bytes == 3 * decode.weight_bytes  # f32 beside bf16
@@ -209,7 +288,7 @@ def test_a_prompt_is_run_once_a_request_and_its_outputs_depend_on_the_model_alon
         spent = []
         for steps in (1, 3):
             now = _core.monotonic_ns()
-            built.instance.serve(built.team, now, until=now + 10**12, most=1, steps=steps, opening=model.openings)
+            built.instance.serve(built.team, now, until=now + 10**12, most=1, steps=steps, opening=built.openings)
             spent.append(built.instance.op_ns(built.clock))
             assert built.instance.steps == steps
         assert len(spent[0]) == 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from numabench import presets
@@ -80,6 +81,10 @@ def test_prediction_by_hand() -> None:
     assert found.dominant == "memory"
     assert found.verdict == "explained"
     assert presets.predict(model, ceilings, 2, least * 1.3).verdict == "unexplained +30 %"
+    summed = msgspec.structs.replace(ceilings, allreduce_ns=9000.0)
+    found = presets.predict(model, summed, 2, least)
+    assert found.predicted_ns == pytest.approx(least + 2 * (9000.0 + 1000.0))
+    assert found.allreduce_share == pytest.approx(20000.0 / found.predicted_ns)
     assert "bandwidth-bound" in presets.regime(model, ceilings)
     slow = presets.Ceilings(read_gb_per_s=400.0, barrier_ns=1000.0, gflop_per_s={"qkv": 40.0, "o": 40.0})
     assert "not clearly" in presets.regime(model, slow)

@@ -210,6 +210,13 @@ def test_the_best_measured_division_with_its_gain() -> None:
     assert float(gain[2]) <= 1.5 <= float(gain[3])
 
 
+def test_ranks_of_one_model_are_no_division() -> None:
+    series = divided({(1, 2, "none"): 100, (1, 2, "cores"): 105, (2, 1, "cores"): 150}, {})
+    ranks = msgspec.structs.replace(series[2].case, params=series[2].case.params | {"ranks": 2})
+    found = with_series([*series[:2], msgspec.structs.replace(series[2], case=ranks)])
+    assert len(choose(found, found.machine).layout.slots) == 1
+
+
 def test_a_bound_on_p99_excludes_faster_divisions() -> None:
     series = divided(
         {(1, 2, "none"): 100, (1, 2, "cores"): 105, (2, 1, "cores"): 150},
