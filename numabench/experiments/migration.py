@@ -61,7 +61,8 @@ class Migration:
         for _, j, _ in far:
             for kind in (options.pages,) if options.pages else PAGE_STEPS:
                 for size in MOVED.get(options.profile, MOVED["standard"]):
-                    yield self._move(machine, options, home, j, kind, min(size, options.bytes or size))
+                    for a, b in ((home, j), (j, home)) if not machine.node(j).cpus else ((home, j),):
+                        yield self._move(machine, options, (home, a, b), kind, min(size, options.bytes or size))
             if options.profile != "quick" and machine.cpus_of(j):
                 yield self._converge(machine, options, home, j)
         if not far:
@@ -86,12 +87,14 @@ class Migration:
         }
         return Case(experiment=self.name, better="low", **(given | more))
 
-    def _move(self, machine: Machine, options: Options, home: int, to: int, kind: str, size: int) -> Case:
+    def _move(self, machine: Machine, options: Options, trip: tuple[int, int, int], kind: str, size: int) -> Case:
+        """By a CPU of one node, from the second to the third: memory without CPUs is demoted to and promoted from."""
+        home, origin, to = trip
         why = "" if kind in PAGE_STEPS else f"{kind} pages are not moved one by one"
         return self._case(
             machine,
             options,
-            home,
+            origin,
             kernel="read",
             unit="ns",
             initiator=home,

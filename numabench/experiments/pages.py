@@ -10,13 +10,20 @@ from msgspec.structs import replace
 
 from numabench import kernels
 from numabench.experiments import base
+from numabench.experiments.policy import ROW_BYTES
 from numabench.machine import Machine
 from numabench.memory import HUGE_BYTES
 from numabench.series import Case, Cell, Options, Series, Table
 
 # One thread chases in random order over everything, so that nearly every load needs a translation of its own.
-KERNELS = {"chase": "dependent load in random order", "gather": "random lines", "triad": "triad"}
+KERNELS = {
+    "chase": "dependent load in random order",
+    "gather": "random rows",
+    "read": "decode: weights stream",
+    "triad": "triad",
+}
 STRIDE = 256
+ROWS = {base.LINE: "random lines", ROW_BYTES: f"lookups: random rows of {ROW_BYTES} bytes"}
 
 
 class Pages:
@@ -37,27 +44,29 @@ class Pages:
         pairs = base.local_and_far(machine, options)
         for pair in [pairs[0], *pairs[1:][-1:]]:
             for kernel in options.kernels or [name for name in KERNELS if name in known]:
-                chase = known[kernel].family == "chase"
-                for kind in (options.pages,) if options.pages else ("base", "thp", "2M", "1G"):
-                    cpus = base.team(machine, options, pair[0])
-                    case = base.point(
-                        self.name,
-                        machine,
-                        options,
-                        pair if pair[2] else (*pair[:2], self._missing(machine, pair[1], kind)),
-                        kernel,
-                        cpus=cpus[:1] if chase else cpus,
-                        least=base.GIB,
-                        unit="ns" if chase else "GB/s",
-                        pages=kind,
-                    )
-                    size = case.bytes // base.GIB * base.GIB if kind == "1G" and case.bytes > base.GIB else case.bytes
-                    params: dict[str, int | float | str] = {}
-                    if chase:
-                        params = {"stride": STRIDE, "window": size}
-                    elif known[kernel].family == "gather":
-                        params = {"row": base.LINE}
-                    yield replace(case, params=params, bytes=size)
+                for row in ROWS if known[kernel].family == "gather" else (0,):
+                    for kind in (options.pages,) if options.pages else ("base", "thp", "2M", "1G"):
+                        yield self._case(machine, options, pair, kernel, kind, row)
+
+    def _case(
+        self, machine: Machine, options: Options, pair: tuple[int, int, str], kernel: str, kind: str, row: int
+    ) -> Case:
+        chase = kernels.tier(options.tier).kernels[kernel].family == "chase"
+        cpus = base.team(machine, options, pair[0])
+        case = base.point(
+            self.name,
+            machine,
+            options,
+            pair if pair[2] else (*pair[:2], self._missing(machine, pair[1], kind)),
+            kernel,
+            cpus=cpus[:1] if chase else cpus,
+            least=base.GIB,
+            unit="ns" if chase else "GB/s",
+            pages=kind,
+        )
+        size = case.bytes // base.GIB * base.GIB if kind == "1G" and case.bytes > base.GIB else case.bytes
+        params: dict[str, int | float | str] = {"stride": STRIDE, "window": size} if chase else {}
+        return replace(case, params=params | ({"row": row} if row else {}), bytes=size)
 
     def _missing(self, machine: Machine, node: int, kind: str) -> str:
         """Why no page of this kind can be had on the node; empty when some are reserved, or none need to be."""
@@ -70,8 +79,9 @@ class Pages:
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One table per kernel: page kinds down, targets across, ratio to base pages; and how fast memory came."""
         tables = []
-        for kernel in dict.fromkeys(s.case.kernel for s in series):
-            mine = [s for s in series if s.case.kernel == kernel]
+        for kernel, row in dict.fromkeys((s.case.kernel, int(s.case.params.get("row", 0))) for s in series):
+            mine = [s for s in series if (s.case.kernel, s.case.params.get("row", 0)) == (kernel, row)]
+            name = ROWS.get(row) or KERNELS.get(kernel, kernel)
             targets = list(dict.fromkeys(s.case.target for s in mine))
             at = {(s.case.pages, s.case.target): s for s in mine}
             kinds = list(dict.fromkeys(s.case.pages for s in mine))
@@ -80,11 +90,11 @@ class Pages:
                 one, plain = at.get((kind, targets[0])), at.get(("base", targets[0]))
                 ratio = base.paired(one, plain) if one and plain and kind != "base" else None
                 if ratio:
-                    words.append(f"{KERNELS.get(kernel, kernel)}: {kind} is {base.in_words(ratio)} of base pages.")
+                    words.append(f"{name}: {kind} is {base.in_words(ratio)} of base pages.")
             tables.append(
                 Table(
                     experiment=self.name,
-                    title=f"{KERNELS.get(kernel, kernel).capitalize()} by page kind, {mine[0].case.unit}",
+                    title=f"{name[:1].upper()}{name[1:]} by page kind, {mine[0].case.unit}",
                     unit=mine[0].case.unit,
                     better=mine[0].case.better,
                     corner="pages",

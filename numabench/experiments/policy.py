@@ -9,7 +9,7 @@ from itertools import product
 
 from numabench.errors import UsageError
 from numabench.experiments import base
-from numabench.jobs.policy import WEIGHTS
+from numabench.jobs.policy import COPIES, WEIGHTS
 from numabench.machine import Machine
 from numabench.series import Case, Cell, Options, Series, Table
 from numabench.units import format_bytes, format_numbers
@@ -111,17 +111,25 @@ class Policy:
         return Cell(text=text) if total else Cell(unavailable=s.unavailable or "the system does not tell")
 
     def _memory(self, s: Series) -> Cell:
-        copies = len(s.case.targets) if s.case.params["weights"] == "replicate" else 1
+        copies = len(s.case.targets) if s.case.params["weights"] in COPIES else 1
         return Cell(text=format_bytes(s.case.bytes * copies))
 
     def _words(self, span: str, mine: Sequence[Series], naive: Series) -> Iterator[str]:
-        known = [s for s in mine if s.usable and s is not naive]
+        usable = [s for s in mine if s.usable and s is not naive]
+        apart = next((s for s in usable if s.case.params["weights"] == "apart"), None)
+        known = [s for s in usable if s is not apart]
         best = max(known, key=lambda s: s.estimate or 0, default=None)
         ratio = base.paired(best, naive) if best else None
         if best and ratio:
             how = WEIGHTS[str(best.case.params["weights"])]
             what = KERNELS[best.case.kernel].split()[0].lower()
             yield f"Over {span}, best: {how}, {base.in_words(ratio)} of {what} that the main thread touched first."
+        ratio = base.paired(apart, best or naive) if apart and (best or naive).usable else None
+        if apart and ratio:
+            yield (
+                f"One instance per node reads {base.in_words(ratio)} of the best that one instance over {span} does, "
+                "before what its threads wait for each other across nodes (see sync)."
+            )
         copies = next((s for s in known if s.case.params["weights"] == "replicate"), None)
         spread = next((s for s in known if s.case.params["weights"] == "interleave"), None)
         ratio = base.paired(copies, spread) if copies and spread else None

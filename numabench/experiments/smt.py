@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SMT: one or two threads per core?"""
+"""SMT: one or two threads per core, and whose?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from numabench import gemm, kernels
-from numabench.experiments import base
+from numabench.errors import UsageError
+from numabench.experiments import base, serving
+from numabench.layout import Slot
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
 
 GEMM_N = 1024
 # What each kernel stands for in inference.
 KERNELS = {"read": "decode: weights stream", "gemm_f32": "prefill: multiply", "gather": "lookups: random lines"}
+PRESET = "llm-decode"
+HOW = {
+    "one": "one thread per core",
+    "all": "one instance on all threads",
+    "siblings": "two instances, each with a thread of every core",
+}
 
 
 class Smt:
-    """The same cores of one node with one thread and with all their siblings."""
+    """The same cores of one node with one thread, with all their siblings, and with two instances as siblings."""
 
     name = "smt"
     question = "Do the second threads of the cores add throughput?"
@@ -52,9 +60,56 @@ class Smt:
                     params=params | {"per_core": len(cpus) // len(one)},
                     **more,
                 )
+        if not options.kernels and options.profile != "quick" and not pair[2]:
+            yield from self._instances(machine, options, pair[0], one, two)
+
+    def _instances(
+        self, machine: Machine, options: Options, node: int, one: tuple[int, ...], two: tuple[int, ...]
+    ) -> Iterator[Case]:
+        """A decoder on one thread per core, on all threads, and two decoders that share every core."""
+        second = tuple(cpu for cpu in two if cpu not in one)
+        try:
+            model = serving.model_for(machine.restrict(cpus=set(two), nodes=(node,)), options, PRESET, 2)
+        except UsageError as error:
+            yield Case(experiment=self.name, kernel=PRESET, unit="steps/s", better="high", unavailable=str(error))
+            return
+        for how, teams in (("one", (one,)), ("all", (two,)), ("siblings", (one, second))):
+            slots = [Slot(cpus, (node,)) for cpus in teams]
+            yield serving.case(self.name, options, model, slots, "cores", params={"threads_are": how})
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
-        """Kernels down, threads per core across."""
+        """Kernels down, threads per core across; then instances by who has the second threads."""
+        instances = [s for s in series if s.case.job == "instance"]
+        plain = [s for s in series if s not in instances and s.case.kernel != PRESET]
+        return self._kernels(plain) + ([self._shared(instances)] if instances else [])
+
+    def _shared(self, found: Sequence[Series]) -> Table:
+        first, *others = found
+        words = [
+            f"{HOW[str(s.case.params['threads_are'])]}: {base.in_words(ratio)} of the steps of one thread per core."
+            for s in others
+            if (ratio := base.paired(s, first))
+        ]
+        return Table(
+            experiment=self.name,
+            title="Decoders by who has the second threads, steps/s in all",
+            unit="steps/s",
+            better="high",
+            corner="",
+            columns=("steps/s", "p99 ms"),
+            rows=tuple(
+                (
+                    HOW[str(s.case.params["threads_are"])],
+                    (base.cell(s, first), serving.quantile_cell(serving.p99(s)) if s.usable else base.cell(s)),
+                )
+                for s in found
+            ),
+            meaning=(serving.scaled(found), *words),
+        )
+
+    def _kernels(self, series: Sequence[Series]) -> list[Table]:
+        if not series:
+            return []
         rows: dict[str, list[Series]] = {}
         for s in series:
             rows.setdefault(f"{KERNELS.get(s.case.kernel, s.case.kernel)} ({s.case.unit})", []).append(s)

@@ -34,6 +34,13 @@ def test_hops_by_kind_and_pages_by_class() -> None:
     }
 
 
+def test_pages_of_memory_without_cpus_go_both_ways() -> None:
+    machine = many(nodes=2, cores=2, packages=2, bare=1)
+    cases = [c for c in session.plan(["migration"], Options(profile="quick"), machine) if c.job == "move"]
+    assert {(c.target, c.params["to"]) for c in cases} == {(0, 1), (0, 2), (2, 0)}
+    assert {c.cpus for c in cases} == {(0,)}
+
+
 def test_costs_in_words() -> None:
     machine = many(nodes=2, cores=2, packages=2)
     extra = {"same L3": 0.0, "other node, distance 32": 80.0}

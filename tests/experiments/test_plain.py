@@ -72,6 +72,32 @@ def test_smt_compares_the_same_cores() -> None:
     assert any("1.3" in line and "decode" in line for line in table.meaning)
 
 
+def test_smt_of_instances_that_share_the_cores() -> None:
+    """A decoder on one thread per core and on all, and two that have one thread of each core."""
+    steps = {"one": 10.0, "all": 11.0, "siblings": 13.0}
+
+    def truth(case: Case) -> float:
+        return steps[str(case.params["threads_are"])] if case.job == "instance" else 10.0
+
+    backend = Fake(0.001, truth=truth)
+    record = session.run(["smt"], Options(passes=6), machine=many(smt=2), backend=backend)
+    found = [s.case for s in record.series if s.case.job == "instance"]
+    assert [(c.cpus, c.params["instances"], c.params["threads"]) for c in found] == [
+        ((0, 1), 1, 2),
+        ((0, 8, 1, 9), 1, 4),
+        ((0, 1, 8, 9), 2, 2),
+    ]
+    words = " ".join(session.tables(record)[-1].meaning)
+    assert "two instances, each with a thread of every core: 1.3" in words
+    assert "one instance on all threads: 1.1" in words
+
+
+def test_pages_look_up_lines_and_rows() -> None:
+    cases = [c for c in session.plan(["pages"], QUICK, two_nodes()) if c.kernel == "gather"]
+    assert {c.params["row"] for c in cases} == {64, 512}
+    assert len({c.label for c in cases}) == len(cases)
+
+
 def test_smt_without_second_threads() -> None:
     (case,) = session.plan(["smt"], QUICK, many(smt=1))
     assert case.unavailable == "one thread per core"

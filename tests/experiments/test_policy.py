@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import msgspec
 import pytest
 
-from numabench import session
+from numabench import jobs, session
 from numabench.backend import Hardware
 from numabench.errors import UsageError
 from numabench.machine import Machine
 from numabench.series import Case, Options
 from tests.fakes import Fake, many
 
-TRUE = {"main": 10.0, "workers": 30.0, "interleave": 20.0, "weighted": 20.0, "preferred": 10.0, "bind": 10.0}
+TRUE = {
+    "main": 10.0,
+    "workers": 30.0,
+    "interleave": 20.0,
+    "weighted": 20.0,
+    "preferred": 10.0,
+    "bind": 10.0,
+    "apart": 50.0,
+}
 
 
 def truth(case: Case) -> float:
@@ -25,8 +35,9 @@ def test_words_name_the_best_and_the_price_of_copies() -> None:
     record = session.run(["policy"], Options(profile="quick"), machine=machine, backend=Fake(0.001, truth=truth))
     (table,) = session.tables(record)
     assert "a copy on every node, 4.00x" in table.meaning[0]
-    assert "2.00x" in table.meaning[1]
-    assert "2x the memory" in table.meaning[1]
+    assert "One instance per node reads 1.25x" in table.meaning[1]
+    assert "2.00x" in table.meaning[2]
+    assert "2x the memory" in table.meaning[2]
     assert dict(table.rows)["interleaved over the nodes"][0].ratio == pytest.approx(2.0, rel=0.01)
 
 
@@ -81,3 +92,31 @@ def test_lookups_here_read_all_of_the_table() -> None:
         (sample,) = backend.measure([case], 0, 0, 1)
     assert sample.value > 0
     assert set(sample.evidence.placement_seen) <= set(machine.targets())
+
+
+def test_threads_of_an_instance_per_node_read_all_of_it() -> None:
+    """A thread that is alone on its node reads the whole copy, two on one node half each."""
+    here = Machine.load()
+    cpus = here.one_cpu_per_core(here.allowed_cpus)[:2]
+    if len(cpus) < 2:
+        pytest.skip("needs two cores")
+    case = msgspec.structs.replace(
+        next(c for c in session.plan(["policy"], Options(bytes=4 << 20, pages="base"), here) if not c.unavailable),
+        cpus=cpus,
+    )
+    away = tuple(msgspec.structs.replace(c, node=1 if c.id == cpus[1] else c.node) for c in here.cpus)
+    shares = {}
+    for how in ("workers", "apart"):
+        for machine in (here, msgspec.structs.replace(here, cpus=away)):
+            one = msgspec.structs.replace(case, params=case.params | {"weights": how}, targets=case.targets[:1])
+            with Hardware(machine, Options(profile="quick")) as bench, ExitStack() as stack:
+                family = jobs.family(one)
+                job = family.prepare(bench, stack, one, family.buffers(bench, stack, [one], 1), 1, True)
+                shares[how, machine is here] = [8 * stamp.elements for stamp in bench.team(cpus).run(job.works)]
+    half, all_of_it = [2 << 20] * 2, [4 << 20] * 2
+    assert shares == {
+        ("workers", True): half,
+        ("workers", False): half,
+        ("apart", True): half,
+        ("apart", False): all_of_it,
+    }

@@ -125,9 +125,10 @@ def test_policies_rank_as_the_distances_make_them(tmp_path: Path) -> None:
     def wrong(runs: list[Record]) -> str:
         rates = {
             how: median(s.value for s in merged(runs, lambda x, h=how: x.case.params["weights"] == h))  # type: ignore[misc]
-            for how in ("main", "workers", "interleave", "bind", "replicate")
+            for how in ("main", "workers", "interleave", "bind", "replicate", "apart")
         }
-        own = min(rates["workers"], rates["replicate"])  # every thread reads at home
+        print("policy, GB/s: " + ", ".join(f"{how} {rate:.3g}" for how, rate in rates.items()))
+        own = min(rates[how] for how in ("workers", "replicate", "apart"))  # every thread reads at home
         one = min(rates["main"], rates["bind"])  # one of two threads does
         if own < 1.25 * max(rates["main"], rates["bind"]):
             return f"reading at home should win: {rates}"
@@ -139,7 +140,7 @@ def test_policies_rank_as_the_distances_make_them(tmp_path: Path) -> None:
         for series in run.series:
             if series.samples:
                 seen = series.samples[-1].evidence.placement_seen
-                spread = series.case.params["weights"] in ("workers", "interleave", "replicate")
+                spread = series.case.params["weights"] in ("workers", "interleave", "replicate", "apart")
                 assert set(seen) == ({0, 1} if spread else {0}), series.case.label
 
 
