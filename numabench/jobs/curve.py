@@ -30,7 +30,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         # Its twins are other points of the curve.
         job = chase.prepare(bench, stack, case, buffers, seed, fixed)._replace(twins=None)
         if case.bytes <= MAY_FIT * bench.machine.llc_bytes(case.cpus):
-            (work,), chains = job.works, int(case.params.get("chains", 1))
+            work, chains = job.works[0], int(case.params.get("chains", 1))
             loops = LAPS * job.ring_nodes // chains
             bench.team(case.cpus).run([_core.Work(work.kernel, ring=work.ring, chains=chains, loops=loops)])
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from numabench import _core
 from numabench.backend import Hardware
 from numabench.experiments.latency import Latency
-from numabench.jobs import chase
+from numabench.jobs import chase, curve
 from numabench.machine import Machine
 from numabench.memory import Buffer
 from numabench.series import Case, Evidence, Options, Sample, Series
@@ -64,6 +65,16 @@ def test_what_keeps_it_awake_is_no_part_of_the_sample(sample: Sample) -> None:
     assert sample.evidence.cpus_seen == (0,)
     assert "unpinned" not in sample.flags
     assert sample.evidence.twins["asleep"] > 0
+
+
+def test_it_is_kept_awake_while_a_curve_is_taken() -> None:
+    if set(os.sched_getaffinity(0)) < {0, 1}:
+        pytest.skip("needs CPUs 0 and 1")
+    point = msgspec.structs.replace(case(0, 1), bytes=1 << 16)
+    with Hardware(bare(), OPTIONS) as bench, _core.Region(1 << 16, "base", "bind", [0]) as region, ExitStack() as stack:
+        job = curve.prepare(bench, stack, point, [Buffer(region, (0,), "bind")], 1, False)
+        assert (job.awake, job.twins) == ((1,), None)
+        assert job.figure(bench.team((0, 1)).run(job.works, window_ns=1e6)) > 0
 
 
 def test_the_table_says_what_sleep_costs() -> None:
