@@ -42,7 +42,7 @@ static void calibrate(nmb_clock *clock)
     clock->hz = (double)(c1 - c0) * NANO / (double)(t1 - t0);
 }
 
-static void measure_reading(nmb_clock *clock)
+void nmb_clock_measure(nmb_clock *clock)
 {
     uint64_t cost[READINGS], step = UINT64_MAX, begin = nmb_clock_now(clock);
     for (int i = 0; i < READINGS; i++) {
@@ -62,6 +62,7 @@ static void measure_reading(nmb_clock *clock)
     /* A counter that steps less often than it can be read, as on many aarch64 systems, shows no cost of one reading. */
     double ticks = cost[READINGS / 2] ? (double)cost[READINGS / 2] : (double)all / (2.0 * READINGS);
     clock->overhead_ns = ticks * NANO / clock->hz;
+    clock->overhead_p99_ns = (double)cost[READINGS * 99 / 100] * NANO / clock->hz;
     clock->step_ns = step == UINT64_MAX ? 0 : (double)step * NANO / clock->hz;
 }
 
@@ -74,7 +75,7 @@ int nmb_clock_init(int want, nmb_clock *out)
     out->hz = NANO;
     if (out->source == NMB_CLOCK_COUNTER && (out->hz = nmb_counter_hz()) <= 0)
         calibrate(out);
-    measure_reading(out);
+    nmb_clock_measure(out);
     return 0;
 }
 

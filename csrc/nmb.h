@@ -22,15 +22,18 @@ enum nmb_clock_source { NMB_CLOCK_COUNTER = 0, NMB_CLOCK_MONOTONIC_RAW = 1 };
 /* A calibrated clock. `source` COUNTER is the TSC (x86-64) or CNTVCT_EL0 (aarch64). */
 typedef struct nmb_clock {
     int source;
-    int invariant;      /* the hardware says that the counter's rate never changes */
-    double hz;          /* ticks per second */
-    double overhead_ns; /* median cost of one reading; the mean where the counter's steps are longer */
-    double step_ns;     /* smallest step seen between two different readings */
+    int invariant;          /* the hardware says that the counter's rate never changes */
+    double hz;              /* ticks per second */
+    double overhead_ns;     /* median cost of one reading; the mean where the counter's steps are longer */
+    double overhead_p99_ns; /* what one reading in a hundred exceeds */
+    double step_ns;         /* smallest step seen between two different readings */
 } nmb_clock;
 
 /* Picks the counter if it is invariant (unless `want` is NMB_CLOCK_MONOTONIC_RAW) and calibrates it against
  * CLOCK_MONOTONIC_RAW for about 20 ms. */
 int nmb_clock_init(int want, nmb_clock *out);
+/* What reading the clock costs on the CPU of the caller, from 1001 pairs: overhead_ns, overhead_p99_ns and step_ns. */
+void nmb_clock_measure(nmb_clock *clock);
 uint64_t nmb_clock_now(const nmb_clock *clock);
 /* Frequency of this core now, from a chain of dependent additions (one a cycle on every supported core); no counter
  * access needed. Takes about 10 us. */

@@ -19,9 +19,10 @@ cdef extern from "nmb.h" nogil:
 
     ctypedef struct nmb_clock:
         int source, invariant
-        double hz, overhead_ns, step_ns
+        double hz, overhead_ns, overhead_p99_ns, step_ns
 
     int nmb_clock_init(int want, nmb_clock *out)
+    void nmb_clock_measure(nmb_clock *clock)
     uint64_t nmb_clock_now(const nmb_clock *clock)
     double nmb_core_hz(const nmb_clock *clock)
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from numabench import capabilities, experiments, firmware, jobs, kernels, tiers
+from numabench import capabilities, experiments, firmware, jobs, kernels, tiers, timing
 from numabench.analysis import screen, stats
 from numabench.backend import Backend, Hardware
 from numabench.environment import Tree, job, snapshot
-from numabench.errors import Unsupported, UsageError
+from numabench.errors import NumabenchError, Unsupported, UsageError
 from numabench.experiments.base import represented
 from numabench.machine import Machine
 from numabench.measure import PASSES, TIGHT, groups, measure, most_passes
@@ -98,6 +98,9 @@ def run(
         book = stack.enter_context(Journal(journal, made)) if journal else None
         can = {} if backend else capabilities.as_record(machine)
         taker = backend or stack.enter_context(Hardware(machine, options))
+        if isinstance(taker, Hardware):
+            with suppress(NumabenchError):  # a CPU that is gone: its cases will say so
+                environment["clocks"] = timing.clocks({cpu for case in cases for cpu in case.cpus}, taker.clock)
         on_sample = book.add if book else None
         if options.tier == kernels.MEASURED:
             cases, environment["tiers"] = tiers.choose(cases, taker, options.seed)

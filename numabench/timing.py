@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from numabench import _core, kernels
 from numabench.machine import Machine
@@ -31,6 +32,50 @@ def nearest(buffers: Sequence[Buffer], machine: Machine, team: Callable[[tuple[i
             rates[node] = max(rates.get(node, 0.0), stamp.elements / (stamp.end_ns - stamp.start_ns))
     best = sorted(rates, key=rates.__getitem__, reverse=True)
     return best[0] if len(best) > 1 and rates[best[0]] > CLEAR * rates[best[1]] else None
+
+
+def clocks(cpus: Collection[int], clock: _core.Clock) -> dict[str, dict[str, float]]:
+    """By CPU: ns that a reading of the clock costs, its smallest step, and by how much it is ahead of the first CPU's.
+
+    ``offset_ns`` is right within ``offset_bound_ns``.
+    """
+
+    def reading(cpu: int) -> dict[str, float]:
+        _core.set_affinity([cpu])
+        return dict(zip(("overhead_ns", "overhead_p99_ns", "step_ns"), clock.reading(), strict=True))
+
+    with ThreadPoolExecutor(1) as other:  # a thread of its own to move about
+        found = {str(cpu): other.submit(reading, cpu).result() for cpu in sorted(cpus)}
+    for cpu in sorted(cpus)[1:]:
+        with _core.Team((min(cpus), cpu), clock) as pair:
+            low, high = ahead(*_rounds(pair))
+        found[str(cpu)] |= {"offset_ns": (low + high) / 2, "offset_bound_ns": abs(high - low) / 2}
+    return found
+
+
+def ahead(mine: Sequence[float], yours: Sequence[float]) -> tuple[float, float]:
+    """Least and most that the clock of the second thread is ahead of the first's, by the ends of rounds of a ping-pong.
+
+    The second thread ends a round after the first has begun it, which is when it ended the one before, and before the
+    first ends the next.
+    """
+    low = max(b - later for b, later in zip(yours, mine[1:], strict=False))
+    high = min(b - earlier for b, earlier in zip(yours[1:], mine, strict=False))
+    return low, high
+
+
+def _rounds(pair: _core.Team) -> tuple[list[float], list[float]]:
+    """When the two threads ended each round of a hand-over and back, ns."""
+    kernel = kernels.kernel("pingpong_flag", "best")
+    with _core.Region(2 * LINE) as shared, _core.Region(2 * 8 * ROUNDS) as book:
+        works = [
+            _core.Work(kernel, part=i, parts=2, shared=(shared, 0), loops=ROUNDS, ticks=(book, i * 8 * ROUNDS))
+            for i in (0, 1)
+        ]
+        pair.run(works)
+        ticks = book.as_array("u8")[: 2 * ROUNDS].tolist()
+    ends = [(tick - ticks[0]) * 1e9 / pair.clock.hz for tick in ticks]
+    return ends[:ROUNDS], ends[ROUNDS:]
 
 
 def hand_over(team: _core.Team) -> float:
