@@ -23,6 +23,7 @@ from numabench.series import Case, Evidence, Options, Sample
 from numabench.units import format_numbers, parse_numbers
 
 Windows = list[Stamps]
+CLOCK_TRIES = 5  # of reading two clocks at once, since others may take the CPU in between
 RETAKES = 20  # of a window in which nobody's turn came
 
 
@@ -107,10 +108,10 @@ class Hardware:
             watch.start()
             crew = (*case.cpus, *job.awake)
             moves_before = self._moves(crew)
-            began, meanwhile = self.clock.now_ns(), self.reference_s()
+            began, then = self._clocks()
             warm, windows, settled = self._windows(case, job)
             windows = [stamps[: len(stamps) - len(job.awake)] for stamps in windows]
-            meanwhile, took = self.reference_s() - meanwhile, (self.clock.now_ns() - began) / 1e9
+            ended, now = self._clocks()
             moves_after = self._moves(crew)
             changes = watch.stop()
             still = self._apart(case)
@@ -123,7 +124,7 @@ class Hardware:
             placed = timing.nearest(buffers, self.machine, self.team) if before[0].how == "none" else None
             seen = Evidence(
                 placement_timed=placed,
-                clock_off=took / meanwhile - 1 if meanwhile > 0 else -1.0,
+                clock_off=(ended - began) / 1e9 / (now - then) - 1 if now > then else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
                 hand_over_ns=(apart, still) if apart and still else None,
                 cpu_moves=None if moves_before is None or moves_after is None else moves_after - moves_before,
@@ -151,6 +152,15 @@ class Hardware:
                 ),
                 extras={"median": median(values)} | extras,
             )
+
+    def _clocks(self) -> tuple[float, float]:
+        """The clock (ns) and the system's (s) at the same moment: of several tries the one that took least."""
+        tries = []
+        for _ in range(CLOCK_TRIES):
+            before, now_ns, after = self.reference_s(), self.clock.now_ns(), self.reference_s()
+            tries.append((abs(after - before), now_ns, (before + after) / 2))
+        _, now_ns, now_s = min(tries)
+        return now_ns, now_s
 
     def _moves(self, cpus: tuple[int, ...]) -> int | None:
         """How often threads of the team were moved to another CPU so far; None where the system does not tell."""

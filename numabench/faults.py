@@ -178,12 +178,12 @@ def _edge_of_cache(bench: Bench) -> Sample:
 
 
 def _learned(bench: Bench) -> Sample:
-    """A round takes 50 ms; from the second one over the same ring on a tenth less, as if something knew it."""
+    """A round takes 100 ms; from the second one over the same ring on a tenth less, as if something knew it."""
     return paced(bench, lambda rounds, _: 1.1 if rounds >= 1 else 1.0)
 
 
 def paced(bench: Bench, speed: Callable[[float, float], float]) -> Sample:
-    """A chase at 50 ms a round times what ``speed`` makes of the rounds so far, over this ring and over all."""
+    """A chase at 100 ms a round times what ``speed`` makes of the rounds so far, over this ring and over all."""
     case, walked = structs.replace(bench.case("chase"), cache_suspect=False), Counter[_core.Ring]()
     nodes, honest = case.bytes // int(case.params["stride"]), bench.team
 
@@ -199,7 +199,7 @@ def paced(bench: Bench, speed: Callable[[float, float], float]) -> Sample:
             if ring is None or not window_ns:
                 return stamps
             rounds = [walked[ring] / nodes, walked.total() / nodes]
-            loads = int((stamps[0].end_ns - stamps[0].start_ns) / 50e6 * nodes * speed(*rounds))
+            loads = int((stamps[0].end_ns - stamps[0].start_ns) / 100e6 * nodes * speed(*rounds))
             walked[ring] += loads
             return [stamps[0]._replace(elements=float(loads))]
 

@@ -121,3 +121,18 @@ def test_a_ring_that_may_fit_goes_round_before_it_counts(chains: int, hardware: 
     first = next(at for at, (window, _) in enumerate(ran) if window)
     assert ran[first - 1] == (0.0, curve.LAPS * sample.evidence.ring_nodes // chains * chains)
     assert not sample.evidence.twins
+
+
+@pytest.mark.parametrize("interrupted", range(4))
+def test_two_clocks_are_read_at_the_same_moment(interrupted: int) -> None:
+    """Whoever takes the CPU between the two readings makes no clock jump."""
+    now, steps = 0.0, iter([5.0 if i == interrupted else 1e-6 for i in range(20)])
+
+    def tick() -> float:
+        nonlocal now
+        now += next(steps)
+        return now
+
+    bench: Any = SimpleNamespace(reference_s=tick, clock=SimpleNamespace(now_ns=lambda: tick() * 1e9))
+    now_ns, now_s = Hardware._clocks(bench)
+    assert now_ns / 1e9 == pytest.approx(now_s, abs=1e-5)
