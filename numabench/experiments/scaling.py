@@ -213,7 +213,8 @@ def _words(
     if gain is not None:
         tails = serving.extra_ratio(known[-1], known[-2], "p99_ns")
         step = curves.last_step(gain, tails)
-        words.append(f"{name}: from {counts[-2]} to {counts[-1]} throughput is {base.in_words(gain)}: {step}.")
+        told = f": {step}" if step in ("helps", "overhead") else ""
+        words.append(f"{name}: from {counts[-2]} to {counts[-1]} throughput is {base.in_words(gain)}{told}.")
     curve = curves.fit(counts, figures)
     if curve is not None and curve.chosen is not None:
         shown = ", ".join(f"{key} {value:.4g}" for key, value in curve.chosen.parameters.items())

@@ -39,6 +39,7 @@ class Link(NamedTuple):
     colour: str
     label: str
     said: str
+    measured: bool
 
 
 class Drawing(NamedTuple):
@@ -76,12 +77,19 @@ def penalties(record: Record) -> dict[tuple[int, int], float]:
     return found
 
 
+def _alike(record: Record) -> dict[tuple[int, int], tuple[int, int]]:
+    """Pairs of nodes that were not measured, and the ones that stand for them."""
+    pairs = record.plan.get("represented", {}).get("latency", {})
+    both = [(pair.split("-"), like.split("-")) for pair, like in pairs.items()]
+    return {(int(i), int(j)): (int(a), int(b)) for (i, j), (a, b) in both}
+
+
 def _sizes(count: int) -> tuple[int, int, int, int, int, int]:
     """Width and height of the drawing, of a box, and the radii of the ellipse that boxes stand on."""
     if count == 1:
         return 640, 150, 300, 110, 0, 0
     if count == 2:
-        return 640, 170, 190, 110, 205, 0
+        return 540, 150, 190, 110, 160, 0
     if count <= LABELLED:
         return 640, 380, 170, 96, 205, 130
     if count <= DETAILED:
@@ -93,7 +101,11 @@ def draw(record: Record) -> Drawing:
     """Lay nodes out on an ellipse, those of a package beside each other, and colour the links between them."""
     machine = record.machine
     ratios = penalties(record)
-    slit = not ratios
+    slit, alike = (
+        not ratios,
+        {(i, j): like for (i, j), like in _alike(record).items() if like in ratios and (j, i) not in ratios},
+    )
+    ratios |= {pair: ratios[like] for pair, like in alike.items()}
     if slit:
         ratios = {
             (i, j): distance / 10
@@ -115,8 +127,10 @@ def draw(record: Record) -> Drawing:
             continue
         share = (max(both) - 1) / (worst - 1)
         said = f"node {i} to node {j}: " + " and back ".join(f"{ratio:.2f}x" for ratio in both)
+        like = alike.get((i, j))
+        said += f" (not measured: the system calls it like {like[0]} to {like[1]})" if like else ""
         label = f"{max(both):.2f}x" if len(nodes) <= LABELLED else ""
-        links.append((share, Link(*place[i], *place[j], colour(share), label, said)))
+        links.append((share, Link(*place[i], *place[j], colour(share), label, said, not like)))
     boxes = [
         Box(
             place[node.id][0] - box_width / 2,
@@ -129,6 +143,7 @@ def draw(record: Record) -> Drawing:
         for node in nodes
     ]
     what = "distance as the firmware claims it, over 10" if slit else "latency over local"
+    what += " (dashed: not measured, like one that was)" if alike else ""
     legend = f"{what}: 1.00x to {worst:.2f}x" if ratios else ""
     ordered = [link for _, link in sorted(links, key=lambda item: item[0])]
     return Drawing(

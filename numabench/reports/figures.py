@@ -6,7 +6,6 @@ Grammar: Satyanarayan et al., "Vega-Lite: A Grammar of Interactive Graphics", IE
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
@@ -15,25 +14,23 @@ from numabench.analysis import scaling
 from numabench.experiments.serving import name_of
 from numabench.record import Record
 from numabench.reports import words
+from numabench.reports.axes import (
+    COLOURS,
+    HEIGHT,
+    IN_BINARY,
+    LEGEND,
+    SMALL,
+    WIDE_LABELS,
+    WIDTH,
+    Spec,
+    logarithmic,
+    ticks,
+)
 from numabench.series import Axis, Cell, Marks, Series, Table
 
-Spec = dict[str, Any]
-# Distinguishable with colour-blind eyes, on white and on black (after Okabe and Ito, 2008).
-COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#8866cc", "#998800", "#33aadd", "#bb5544")
-WIDTH, HEIGHT, SMALL = 520, 260, 230
-WIDE_LABELS = {"labelLimit": 190, "minExtent": 235}  # the reader's font may be wider than the one that was measured
-MOST_CURVES = MOST_TICKS = 8
 HEAT = {"domain": [0, 1], "range": ["#e6f0f5", "#d9642c"]}
-IN_BINARY = " : ".join(
-    [
-        *(
-            f"datum.value >= {1 << s} ? format(datum.value / {1 << s}, '.3~g') + ' {u}'"
-            for s, u in ((30, "GiB"), (20, "MiB"), (10, "KiB"))
-        ),
-        "datum.value + ' B'",
-    ]
-)
-LEGEND = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
+MOST_CURVES = 8
+HEADROOM = 1.4  # above the roof
 
 
 def curves(table: Table) -> Spec | None:
@@ -50,7 +47,7 @@ def curves(table: Table) -> Spec | None:
         "title": table.axis.title,
         "scale": {"type": "log", "base": 2} if table.axis.log else {"zero": False},
         "axis": {
-            "values": _ticks(sorted({row["x"] for row in rows}), table.axis.title.endswith("bytes")),
+            "values": ticks(sorted({row["x"] for row in rows}), table.axis.title.endswith("bytes")),
             "labelOverlap": True,
             **({"labelExpr": IN_BINARY} if table.axis.title.endswith("bytes") else {"format": "~s"}),
         },
@@ -58,14 +55,6 @@ def curves(table: Table) -> Spec | None:
     if table.unit and not table.marks:
         return _several(rows, names, x, table.unit)
     return _multiples(rows, names, x, table.marks)
-
-
-def _ticks(known: Sequence[float], binary: bool) -> list[float]:
-    """At most about eight: powers of two for bytes, else some of the values themselves."""
-    if not binary:
-        return list(known[:: max(len(known) // MOST_TICKS, 1)])
-    first, last = math.ceil(math.log2(known[0])), math.floor(math.log2(known[-1]))
-    return [2.0**power for power in range(first, last + 1, max(round((last - first) / MOST_TICKS), 1))]
 
 
 def _points(table: Table, axis: Axis) -> Iterator[dict[str, Any]]:
@@ -84,10 +73,10 @@ def _points(table: Table, axis: Axis) -> Iterator[dict[str, Any]]:
 
 
 def _several(rows: list[dict[str, Any]], names: list[str], x: Spec, unit: str) -> Spec:
-    values = [row["value"] for row in rows]
-    wide = min(values) > 0 and max(values) > 20 * min(values)
-    scale: Spec = {"type": "log"} if wide else {"zero": True}
-    y = {"field": "value", "type": "quantitative", "title": unit, "scale": scale}
+    low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
+    wide = low > 0 and high > 20 * low
+    scaled = logarithmic(low, high) if wide else {"scale": {"zero": True}}
+    y = {"field": "value", "type": "quantitative", "title": unit, **scaled}
     colour = {
         "field": "curve",
         "type": "nominal",
@@ -156,7 +145,7 @@ def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec, marks: Seq
         }
         for i, name in enumerate(names[:MOST_CURVES])
     ]
-    return {"concat": charts, "columns": 2, "spacing": 24}
+    return {"concat": charts, "columns": 2, "spacing": {"row": 62, "column": 44}, "bounds": "flush"}
 
 
 def heat(table: Table) -> Spec | None:
@@ -211,19 +200,21 @@ def roofline(record: Record) -> Spec | None:
         return None
     roof = max(rates, key=lambda s: s.estimate or 0)
     slopes = _slopes(streams, roof)
+    if not slopes:
+        return None
     points, intensities = [], []
     for series in rates:
-        x = _intensity(series)
-        if x and _where(series) in slopes and series.estimate:
-            said = f"{series.case.label}: {series.estimate:.4g} GFLOP/s at {x:.3g} flop/byte"
-            points.append({"x": x, "y": series.estimate, "curve": _where(series), "said": said})
-            intensities.append(x)
+        flops = _intensity(series)
+        if flops and _where(series) in slopes and series.estimate:
+            said = f"{series.case.label}: {series.estimate:.4g} GFLOP/s at {flops:.3g} flop/byte"
+            points.append({"x": flops, "y": series.estimate, "curve": _where(series), "said": said})
+            intensities.append(flops)
     lines, peak = [], roof.estimate or 0.0
     bends = [peak / rate for rate in slopes.values()]
-    left, right = min([*bends, *intensities], default=1.0) / 16, 4 * max([*bends, *intensities], default=1.0)
+    left, right = min([*bends, *intensities]) / 16, 4 * max([*bends, *intensities])
     for name, rate in slopes.items():
-        for x in (left, peak / rate, right):
-            lines.append({"x": x, "y": min(peak, rate * x), "curve": name})
+        for at in (left, peak / rate, right):
+            lines.append({"x": at, "y": min(peak, rate * at), "curve": name})
     names = list(slopes)
     colour = {
         "field": "curve",
@@ -232,12 +223,13 @@ def roofline(record: Record) -> Spec | None:
         "scale": {"domain": names, "range": [COLOURS[i % len(COLOURS)] for i in range(len(names))]},
         "legend": {"orient": "bottom", "columns": 3, **LEGEND},
     }
-    axis = {"type": "quantitative", "scale": {"type": "log", "nice": False}, "axis": {"tickCount": 5, "format": "~g"}}
-    at = {"x": {**axis, "field": "x", "title": "flop per byte"}, "y": {**axis, "field": "y", "title": "GFLOP/s"}}
+    least = min(min(peak, rate * left) for rate in slopes.values())
+    x = {"field": "x", "type": "quantitative", "title": "flop per byte", **logarithmic(left, right)}
+    y = {"field": "y", "type": "quantitative", "title": "GFLOP/s", **logarithmic(least, HEADROOM * peak)}
     return {
         "width": WIDTH,
         "height": HEIGHT,
-        "encoding": {**at, "color": colour},
+        "encoding": {"x": x, "y": y, "color": colour},
         "layer": [
             {"data": {"values": lines}, "mark": {"type": "line", "strokeWidth": 2, "aria": False}},
             {
@@ -293,7 +285,7 @@ def waterfall(table: Table) -> Spec | None:
     y = {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": WIDE_LABELS}
     x = {"type": "quantitative", "title": "throughput over the start"}
     return {
-        "width": WIDTH - 170,
+        "width": WIDTH - 120,
         "height": 26 * len(rows),
         "data": {"values": rows},
         "encoding": {"y": y},

@@ -19,6 +19,7 @@ from numabench.errors import Unsupported, UsageError
 from numabench.experiments import base
 from numabench.record import Record
 from numabench.reports import drawing, figures, words
+from numabench.reports.axes import Spec
 from numabench.series import FATAL, FLAGS, Series, Table
 
 FIGURE_KINDS = ("svg", "png")
@@ -46,6 +47,16 @@ class Card(NamedTuple):
     heat: dict[int, float]  # id of a cell: 0 (best) to 1 (worst)
     chart: str  # SVG, or ""
     unavailable: str
+
+    @property
+    def flagged(self) -> bool:
+        """Whether any figure carries a flag, so that the others leave room for one."""
+        return any(cell.flags for cell in figures.cells(self.table))
+
+    @property
+    def compared(self) -> bool:
+        """Whether any figure has a ratio beside it."""
+        return any(cell.ratio is not None for cell in figures.cells(self.table))
 
 
 class Section(NamedTuple):
@@ -97,6 +108,7 @@ def _template(name: str) -> Any:
         figure=words.figure,
         with_flags=words.with_flags,
         short=words.short,
+        plan=words.plan,
         cell=base.cell,
         id=id,
         FATAL=FATAL,
@@ -105,7 +117,7 @@ def _template(name: str) -> Any:
     return made.get_template(name)
 
 
-def svg(spec: figures.Spec) -> str:
+def svg(spec: Spec) -> str:
     """A specification as SVG."""
     return str(_renderer().vegalite_to_svg({**spec, "config": STYLE}))
 
@@ -135,11 +147,14 @@ def page(records: Sequence[Record]) -> str:
     """The page as one HTML document. Raises Unsupported when the packages that draw are missing."""
     names = _names(records)
     views = [_view(name, record) for name, record in zip(names, records, strict=True)]
+    environment, untold = _environment(views)
     return str(
         _template("report.html.j2").render(
             views=views,
             sections=_sections(views),
             beside=_beside(views) if len(views) > 1 else [],
+            environment=environment,
+            untold=untold,
             style=_text("report.css"),
             script=_text("report.js"),
         )
@@ -170,7 +185,7 @@ def _view(name: str, record: Record) -> View:
     )
 
 
-def _inline(spec: figures.Spec) -> str:
+def _inline(spec: Spec) -> str:
     """SVG that takes its colours and its width from the page."""
     text = svg(spec)
     return re.sub(r'(<svg[^>]*?) width="[\d.]+" height="[\d.]+"', r"\1", text, count=1)
@@ -196,3 +211,10 @@ def _beside(views: Sequence[View]) -> list[tuple[str, list[Series | None]]]:
     at = [{(s.case.experiment, s.case.label): s for s in view.record.series if s.usable} for view in views]
     shared = [key for key in dict.fromkeys(k for one in at for k in one) if sum(key in one for one in at) > 1]
     return [(f"{experiment} {label}", [one.get((experiment, label)) for one in at]) for experiment, label in shared]
+
+
+def _environment(views: Sequence[View]) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """What was seen of each system, key by key, and the keys that hold nothing in any record."""
+    keys = dict.fromkeys(key for view in views for key in view.record.environment)
+    rows = [(key, [words.told(key, view.record.environment.get(key)) for view in views]) for key in keys]
+    return [row for row in rows if any(row[1])], [key for key, texts in rows if not any(texts)]

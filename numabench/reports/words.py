@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from numabench.measure import moved
 from numabench.record import Record
 from numabench.series import FLAGS, Cell, Series, Table
-from numabench.units import format_seconds, format_value
+from numabench.units import format_bytes, format_seconds, format_value
 
-LEAST_SPAN = 0.25
+LEAST_SPAN, LEAST_PAGE_BYTES = 0.25, 4096
 
 
 def proven(record: Record) -> str:
@@ -52,6 +53,16 @@ def headline(record: Record) -> tuple[str, str]:
         record.machine.describe() + tier,
         f"seed {options.get('seed', 0)} · {format_seconds(record.duration_s)} · {passes} passes",
     )
+
+
+def plan(record: Record) -> str:
+    """What was asked for, in one line."""
+    made, options = record.plan, dict(record.plan.get("options", {}))
+    said = [", ".join(made.get("names", ())) or "all experiments", f"{made.get('cases')} cases"]
+    wanted = sorted({f"{half * 100:g} %" for half in made.get("precision", ())})
+    said += [f"at most {made.get('passes')} sound passes, fewer where the interval is within ±{' or '.join(wanted)}"]
+    said += [f"{key.replace('_', ' ')} {told(key, one)}" for key, one in options.items() if told(key, one)]
+    return " · ".join(said)
 
 
 def watch(record: Record) -> list[str]:
@@ -122,6 +133,25 @@ def short(cell: Cell) -> str:
     return format_value(cell.value, (cell.ci[1] - cell.ci[0]) / 2 if cell.ci else None)
 
 
+def told(key: str, value: Any) -> str:
+    """A value of the environment as text; empty where it holds nothing."""
+    if isinstance(value, Mapping):
+        found = {str(name): told(key, one) for name, one in value.items()}
+        return ", ".join(f"{_whose(name)}: {text}" for name, text in found.items() if text)
+    if isinstance(value, list | tuple):
+        return ", ".join(told(key, one) for one in value)
+    if key.endswith("_bytes") and isinstance(value, int):
+        return format_bytes(value)
+    return "" if value is None else str(value).strip().replace("\n", "; ")
+
+
+def _whose(name: str) -> str:
+    """Keys of the environment are nodes, sizes of pages, or names."""
+    if not name.isdigit():
+        return name
+    return format_bytes(int(name)) if int(name) >= LEAST_PAGE_BYTES else f"node {name}"
+
+
 def slug(table: Table) -> str:
     """A name for a table that can stand in a file name or an address."""
     title = table.title.split(",")[0].lower()
@@ -148,4 +178,4 @@ def summary(tables: Sequence[Table]) -> list[str]:
             first.setdefault(table.experiment, f"{table.title.split(',')[0]}: {figure(cells[0], table.unit)}.")
         for line in table.meaning:
             first.setdefault(table.experiment, line)
-    return list(first.values())[:3]
+    return sorted(first.values(), key=lambda line: "[" not in line)[:3]  # what has a figure before what has none

@@ -251,7 +251,7 @@ def test_scaling_says_why_growth_stopped_and_whether_the_last_step_helped() -> N
     words = [line for table in find("scaling").summarise(series, machine) for line in table.meaning]
     decode = [w for w in words if w.startswith("llm-decode, by threads")]
     assert any("ceiling fits best" in w and "stopped at: bandwidth" in w for w in decode)
-    assert any("no detectable change" in w for w in decode)
+    assert any("no detectable difference" in w for w in decode)
     instances = [w for w in words if w.startswith("llm-decode, by instances")]
     assert any(": overhead" in w for w in instances)
     assert any("usl fits best" in w for w in instances)

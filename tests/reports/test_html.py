@@ -18,7 +18,7 @@ from numabench.cli import cli
 from numabench.errors import UsageError
 from numabench.record import Record, save
 from numabench.reports import drawing, figures, html, words
-from numabench.series import Cell, Options, Table
+from numabench.series import Axis, Cell, Options, Table
 from tests.fakes import Fake, many, two_nodes
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -115,6 +115,57 @@ def test_drawing_colours_the_worst_link_and_names_it(record: Record) -> None:
     assert drawn.links[0].label.startswith("1.9")
     one = session.run(["stride"], Options(profile="quick"), machine=two_nodes(), backend=Fake())
     assert "firmware" in drawing.draw(one).legend
+
+
+def test_links_that_were_not_measured_look_like_those_that_stand_for_them_and_say_so() -> None:
+    record = session.run(["latency"], Options(profile="quick"), machine=many(16, 2), backend=Fake())
+    drawn = drawing.draw(record)
+    measured = {link.colour for link in drawn.links if link.measured}
+    others = [link for link in drawn.links if not link.measured]
+    assert len(drawn.links) == 16 * 15 // 2
+    assert others
+    assert {link.colour for link in others} <= measured
+    assert all("not measured" in link.said for link in others)
+    assert "dashed" in drawn.legend
+    assert html._template("machine.svg.j2").render(drawing=drawn).count("stroke-dasharray") == len(others)
+
+
+def test_an_interval_far_beyond_its_curve_does_not_flatten_it() -> None:
+    def scale(high: float) -> str | None:
+        cells = tuple(Cell(value=value, ci=(value - 1, high)) for value in (10.0, 12.0))
+        table = Table(
+            experiment="x",
+            title="x",
+            unit="ns",
+            better="low",
+            corner="",
+            columns=("1", "2"),
+            rows=(("a", cells),),
+            axis=Axis(along="columns", values=(1, 2), title="x"),
+        )
+        spec = figures.curves(table)
+        assert spec
+        return spec["layer"][1]["encoding"]["y"]["scale"].get("type")  # type: ignore[no-any-return]
+
+    assert scale(13) is None
+    assert scale(900) == "log"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("governor", None, ""),
+        ("isolated_cpus", "", ""),
+        ("variables", {}, ""),
+        ("free_bytes", {"0": 1 << 30, "1": None}, "node 0: 1 GiB"),
+        ("free_huge_pages", {"0": {"2097152": 0, "1073741824": 3}}, "node 0: 2 MiB: 0, 1 GiB: 3"),
+        ("load", ["1.0", "2.0"], "1.0, 2.0"),
+        ("pressure_cpu", "some a=1\nfull a=0\n", "some a=1; full a=0"),
+        ("variables", {"OMP_NUM_THREADS": "2"}, "OMP_NUM_THREADS: 2"),
+    ],
+)
+def test_environment_reads_as_text(key: str, value: object, text: str) -> None:
+    assert words.told(key, value) == text
 
 
 @pytest.mark.parametrize("better", ["low", "high"])
