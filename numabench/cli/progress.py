@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 QUIET_S = 2.0  # nothing is said about a run that is over before this
 REDRAW_S, LINE_S = 0.5, 10.0
-MATRICES, BAR = 2, 30
+MATRICES, BAR, BELOW = 2, 30, 2
+MOST_NAMED = 8  # columns that are called nodes; more have numbers alone, so that more of them fit
 
 
 class Telling:
@@ -68,6 +69,7 @@ class Telling:
         from rich.columns import Columns
         from rich.console import Group
         from rich.padding import Padding
+        from rich.segment import SegmentLines
         from rich.text import Text
 
         from numabench.reports import terminal
@@ -76,14 +78,16 @@ class Telling:
         whole = round(BAR * now.done / max(now.total, 1))
         line = Text.assemble(
             ("━" * whole, "green"),
-            ("━" * (BAR - whole), "bright_black"),
+            ("╌" * (BAR - whole), "bright_black"),
             f" {now.done} of {now.total}, {format_seconds(now.left_s)} left  ",
             (now.label, "dim"),
             no_wrap=True,
             overflow="ellipsis",
         )
-        line.truncate(console.width)
-        return Group(Columns([Padding(table, (0, terminal.BESIDE, 1, 0)) for table in tables]), line)
+        line.truncate(console.width - len("^C"))  # echoed behind it, it would move what is erased then
+        body = Columns([Padding(table, (0, terminal.BESIDE, 1, 0)) for table in tables])
+        lines = console.render_lines(body, pad=False)[: max(console.height - BELOW, 0)]  # the bar is never cut off
+        return Group(SegmentLines(lines, new_lines=True), line)
 
     def matrices(self) -> list[Table]:
         """What has been measured of every pair of nodes so far, medians with their intervals; most pairs first."""
@@ -97,8 +101,8 @@ class Telling:
                     title=f"{experiment}: {kernel}, {pages} pages, {unit}",
                     unit=unit,
                     better="low" if unit == "ns" else "high",
-                    corner="",
-                    columns=tuple(f"node {j}" for j in columns),
+                    corner="to node" if len(columns) > MOST_NAMED else "",
+                    columns=tuple(str(j) if len(columns) > MOST_NAMED else f"node {j}" for j in columns),
                     rows=tuple((f"CPUs of {i}", tuple(_cell(matrix.get((i, j), [])) for j in columns)) for i in rows),
                     matrix=True,
                 )

@@ -48,6 +48,17 @@ def test_what_is_drawn_fits_and_names_the_time_left(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_what_is_drawn_is_no_higher_than_the_terminal_and_ends_with_the_time_left() -> None:
+    telling, out = Telling(), io.StringIO()
+    telling(now(0.1, *((case(i, j), 100.0) for i in range(16) for j in range(16))))
+    console = Console(file=out, width=80, height=20)
+    console.print(telling._draw(now(5.0), console))
+    lines = out.getvalue().splitlines()
+    assert len(lines) < 20
+    assert "to node" in lines[1]
+    assert "3 of 12, 75 s left" in lines[-1]
+
+
 def test_lines_elsewhere_at_most_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     telling = Telling()
     with telling:
