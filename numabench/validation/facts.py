@@ -164,6 +164,9 @@ def cohort(record: Record, found: Mapping[str, Fact]) -> tuple[str, dict[str, st
     of["kernel"] = ".".join(text("kernel").split("-")[0].split(".")[:2])
     of["numabench"] = record.numabench.split(".")[0]
     of["tier"] = ",".join(tiers)
+    asked = record.plan.get("options")
+    for name, option in (("size", "bytes"), ("pages", "pages")):
+        of[name] = str((isinstance(asked, dict) and asked.get(option)) or "own choice")
     return key(of), of
 
 

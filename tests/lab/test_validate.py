@@ -35,7 +35,10 @@ def plant(name: str, slow: set[tuple[int, int]]) -> Machine:
 def validated(machine: Machine, seeds: range, scratch: Path) -> list[tuple[int, outcome.Result]]:
     """Exit status and result of one run a seed, all in one boot."""
     words = ["numabench", "validate", "--size", "2MiB", "--pages", "thp", "--passes", "3", "--out", str(scratch)]
-    steps = {f"v{n}": [*words, "--node-name", f"v{n}", "--seed", str(n)] for n in seeds}
+    steps = {
+        f"v{n}": [*words, "--node-name", f"v{n}", "--seed", str(n), "--record", str(scratch / f"v{n}.record")]
+        for n in seeds
+    }
     done = run_steps(machine, steps, scratch, timeout=120 + 180 * len(seeds))
     for name, step in done.items():
         assert "Traceback" not in step.err, step

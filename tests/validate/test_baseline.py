@@ -79,6 +79,14 @@ def test_another_class_is_refused_by_name() -> None:
     assert held.checks[0].reason == "WRONG_SPEC"
 
 
+@pytest.mark.parametrize(("option", "value", "name"), [("bytes", 1 << 21, "size"), ("pages", "base", "pages")])
+def test_other_settings_are_another_class(option: str, value: object, name: str) -> None:
+    other = msgspec.structs.replace(made(), plan={"options": {option: value}})
+    held = validate(other, baseline=build(good(2)))
+    assert (held.verdict, held.checks[0].reason) == ("INCONCLUSIVE", "WRONG_SPEC")
+    assert held.checks[0].text == f"{name} {str(value)!r}, baseline 'own choice'"
+
+
 def test_a_failed_machine_is_no_good_machine() -> None:
     bad = validate(FAULTS["memory channel missing"], host="bad", spec=SPEC)
     with pytest.raises(UsageError, match="bad failed"):
