@@ -21,12 +21,12 @@ from numabench.instance.spec import (
     MEAN,
     PAGE,
     PART,
-    SMALL,
     UNIT,
     WEIGHTS,
     Fields,
     Slice,
     Spec,
+    some_columns,
 )
 from numabench.machine import Machine
 from numabench.memory import Buffer
@@ -344,7 +344,7 @@ class Built:
         if op.kind == "own":
             return self._own(part, t, loops=0)[0]
         size = BYTES[self.spec.model.dtype]
-        n = max(min(SMALL // (op.k * size) // 8 * 8, part.last - part.first), 1)
+        n = some_columns(op.k * size, part.last - part.first)
         shape = {"m": op.m, "n": n, "k": op.k, "lda": op.k, "ldc": op.n, "block": 1}
         a, c = self.place[op, "in"], self._columns(op, part.first)
         b = (self.weights[t], part.offset)

@@ -13,6 +13,7 @@ UNIT = 64  # columns of an output that stay together
 PAGE, PART = 4096, 2 << 20
 GATHER_STEPS = 8  # different rows for so many steps, more than caches keep
 SMALL = 1 << 18  # bytes of weights that stay in a private cache
+WIDE = 256  # columns: over fewer, packing the inputs counts for more than it does in an operation
 MEAN = 0.75  # of the fill; weights are divided by it and by k, so that activations keep their mean
 Fields = dict[str, Any]  # arguments of a Work
 WEIGHTS = ("private", "interleave", "weighted", "replicate", "shared", "file", "first-touch")
@@ -41,6 +42,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     rank: int = 0
     ranks: int = 1
     exchange: int = 0  # a memfd of ``exchange_bytes``
+
+
+def some_columns(column: int, width: int) -> int:
+    """How many of so many columns, of so many bytes each, tell the rate of an operation out of the caches."""
+    return min(max(SMALL // column // 8 * 8, WIDE), width)
 
 
 class Slice(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 
 from numabench import presets
 from numabench.errors import UsageError
+from numabench.instance.spec import SMALL, WIDE, some_columns
 
 
 @pytest.mark.parametrize(("dtype", "megabytes"), [("f32", 872), ("bf16", 436), ("int8", 218)])
@@ -96,6 +97,14 @@ def test_prediction_by_hand() -> None:
     )
     assert presets.predict(prefill, fast, 2, 1.0).dominant == "compute"
     assert "compute-bound" in presets.regime(prefill, fast)
+
+
+def test_rates_come_from_columns_enough() -> None:
+    assert some_columns(4096 * 4, 6144) == WIDE
+    assert some_columns(14336 * 2, 4096) == WIDE
+    assert some_columns(128 * 4, 4096) == SMALL // (128 * 4)
+    assert some_columns(13 * 4, 512) == 512
+    assert some_columns(4096 * 4, 40) == 40
 
 
 def test_cuts_cover_and_keep_the_unit() -> None:
