@@ -73,13 +73,13 @@ class Load:
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Rates down: latency, service and queueing side by side; then the stall as both loops saw it."""
-        whole = [s for s in series if s.case.params.get("prompt")]
+        whole = [s for s in series if s.case.params.get("tail")]
         rates = [s for s in series if s.case.unit == "ns" and not s.case.params.get("stall_s") and s not in whole]
         if not series:
             return []
         known = [s for s in series if s.case.params.get("preset")]
         words = [serving.scaled(known)] if known else []
-        words += _highest(series) + _stall(series) + _prompts(whole)
+        words += _highest(series) + _stall(series) + _requests(whole)
         rows = tuple((f"{serving.name_of(s.case)}, {_share(s)}", _row(s)) for s in rates if s.case.params.get("preset"))
         columns = ("requests/s", "p50 ms", "p99 ms", "p99 at most", "service p99 ms", "closed loop p99 ms")
         return [
@@ -111,27 +111,31 @@ def _divisions(machine: Machine) -> list[tuple[Slot, ...]]:
 
 
 def _whole_requests(options: Options, machine: Machine, slots: tuple[Slot, ...]) -> Iterator[Case]:
-    """Requests of a prompt and the steps that answer it, but for quick: too long for a p99 of each pass."""
+    """A prompt and the steps that answer it, a batch of the encoder or of the recommender; but for quick.
+
+    They are too long for a p99 of each pass.
+    """
     if options.profile == "quick":
         return
-    try:
-        # Room for the prompt's weights in f32 beside those of decode: three copies of two bytes each.
-        model = serving.model_for(machine, options, PRESET, 3 * len(slots))
-    except UsageError as error:
-        yield Case(experiment="load", kernel=PRESET, unit="ns", better="low", unavailable=str(error))
-        return
-    params: serving.Params = {
-        "prompt": PROMPT, "steps": ANSWER, "requests": WHOLE[options.profile], "share": 0.7, "quantile": 0.5,
-        "tail": "open",
-    }  # fmt: skip
-    yield serving.case("load", options, model, slots, "cores", unit="ns", better="low", params=params)
+    steps: dict[str, serving.Params] = {PRESET: {"prompt": PROMPT, "steps": ANSWER}, "encoder": {}, "recsys": {}}
+    for preset, more in steps.items():
+        try:
+            # Room for the prompt's weights in f32 beside those of decode: three copies of two bytes each.
+            model = serving.model_for(machine, options, preset, len(slots) * (3 if more else 1))
+        except UsageError as error:
+            yield Case(experiment="load", kernel=preset, unit="ns", better="low", unavailable=str(error))
+            continue
+        params = more | {"requests": WHOLE[options.profile], "share": 0.7, "quantile": 0.5, "tail": "open"}
+        yield serving.case("load", options, model, slots, "cores", unit="ns", better="low", params=params)
 
 
-def _prompts(series: Sequence[Series]) -> list[str]:
+def _requests(series: Sequence[Series]) -> list[str]:
     """Latency of whole requests, p99 from all passes together."""
     words = []
     for one in series:
-        name = f"{serving.name_of(one.case)}, requests of {PROMPT} prompt rows and {ANSWER} steps at 70 % of the peak"
+        prompt = one.case.params.get("prompt")
+        what = f"{PROMPT} prompt rows and {ANSWER} steps" if prompt else f"one {one.case.params['preset']} batch"
+        name = f"{serving.name_of(one.case)}, requests of {what} at 70 % of the peak"
         if one.estimate is None:
             words.append(f"{name}: {one.unavailable}.")
             continue

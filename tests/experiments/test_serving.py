@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -50,6 +51,16 @@ def taken(
 
 def said(name: str, series: list[Series], machine: Machine) -> str:
     return " ".join(line for table in find(name).summarise(series, machine) for line in table.meaning)
+
+
+def test_whole_requests_are_prompts_and_batches() -> None:
+    machine = facts.machine(MACHINES[0])
+    cases = [case for case in plan("load", machine) if case.params.get("tail") and case.params["instances"] == 1]
+    assert [case.params["preset"] for case in cases] == ["llm-decode", "encoder", "recsys"]
+    assert [case.params.get("steps", 1) for case in cases] == [16, 1, 1]
+    words = said("load", taken(cases, lambda case: 2e8), machine)
+    for what in ("128 prompt rows and 16 steps", "one encoder batch", "one recsys batch"):
+        assert re.search(rf"requests of {what} at 70 % of the peak: median (199|200|201) ms", words), words
 
 
 @pytest.mark.parametrize("name", NAMES)
