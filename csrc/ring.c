@@ -10,7 +10,8 @@
 
 enum {
     SLOT_PERIOD = 64,
-    AHEAD = 96,             /* nodes prefetched by link and prove, whose lines are known long before */
+    AHEAD = 96,             /* positions by which link and prove look ahead in larger windows */
+    NEAR = 256 << 10,       /* bytes of a window that stays in L2 while the next one comes */
     BUCKET_NODES = 1 << 14, /* shuffled at once: 64 KiB of order, cache-resident on every core */
     LEAST_BUCKETS = 16,
     MOST_BUCKET_BITS = 16
@@ -22,6 +23,7 @@ struct nmb_ring {
     uint32_t *order;             /* nodes in the order of travel; chain c owns [bound(c), bound(c + 1)) */
     uint32_t *window_order;      /* windows in the order of travel */
     uint32_t *ends;              /* of the buckets of large windows */
+    unsigned near_bits;          /* of a node's number in a window of at most NEAR bytes; 0 if they are larger */
     size_t short_at;             /* where in window_order the last window stands, which may hold fewer nodes */
     _Atomic unsigned char *seen; /* by node: 1 if the proof came by; a byte each, so that parts need no lock */
     uint64_t slot[SLOT_PERIOD];
@@ -80,6 +82,10 @@ int nmb_ring_create(const nmb_ring_spec *spec, nmb_ring **out)
         nmb_ring_destroy(ring);
         return -ENOMEM;
     }
+    while ((size_t)2 << ring->near_bits <= ring->window_nodes)
+        ring->near_bits++;
+    if (spec->window > NEAR || (size_t)1 << ring->near_bits != ring->window_nodes)
+        ring->near_bits = 0;
     uint64_t random = nmb_mix(spec->seed);
     for (size_t i = 0; i < ring->windows; i++)
         ring->window_order[i] = (uint32_t)i;
@@ -211,13 +217,25 @@ int nmb_ring_shuffle(nmb_ring *ring, unsigned part, unsigned parts)
                     i = from_ > lo_ ? from_ : lo_, next = i + 1 < hi_ ? i + 1 : lo_;                                   \
              i < hi_ && i < to_; i++, next = i + 1 < hi_ ? i + 1 : lo_)
 
+/* The slot to ask memory for at position i: a window ahead, node after node as they lie there, or else some positions
+ * ahead. */
+static inline void **soon(const nmb_ring *ring, size_t i)
+{
+    const size_t at = i + ring->window_nodes;
+    if (!ring->near_bits || at >= ring->nodes)
+        return slot(ring, ring->order[i + AHEAD]);
+    const size_t within = at & (ring->window_nodes - 1);
+    const size_t node = ring->window_order[at >> ring->near_bits] * ring->window_nodes + within;
+    return slot(ring, (uint32_t)(node < ring->nodes ? node : 0)); /* the last window may be short */
+}
+
 int nmb_ring_link(nmb_ring *ring, unsigned part, unsigned parts)
 {
     if (part >= parts)
         return -EINVAL;
     FOR_EACH_STEP(ring, part, parts, i, next)
     {
-        __builtin_prefetch(slot(ring, ring->order[i + AHEAD]), 1);
+        __builtin_prefetch(soon(ring, i), 1);
         *slot(ring, ring->order[i]) = slot(ring, ring->order[next]);
     }
     return 0;
@@ -234,7 +252,7 @@ int nmb_ring_prove(nmb_ring *ring, unsigned part, unsigned parts)
     FOR_EACH_STEP(ring, part, parts, i, next)
     {
         uint32_t node = ring->order[i];
-        __builtin_prefetch(slot(ring, ring->order[i + AHEAD]));
+        __builtin_prefetch(soon(ring, i));
         if (node >= ring->nodes) {
             wrong++;
             continue;
