@@ -161,6 +161,9 @@ int nmb_counter_open(int tid, uint32_t type, uint64_t config, int scope);
 /* ---- kernels: registry.c, isa/ and kernels/ -------------------------------------------------------------------------
  */
 
+/* Small enough to leave most of a first cache alone. The last bin holds all that took longer. */
+enum { NMB_BINS = 2048, NMB_TICKS_A_BIN = 8 };
+
 /* What one thread works on. The caller sets it up; a kernel changes only cursor[] and what the arrays hold. */
 typedef struct nmb_args {
     void *a, *b, *c, *d; /* arrays; gemm: C = alpha A B + beta C; gemv: B transposed */
@@ -174,7 +177,8 @@ typedef struct nmb_args {
     unsigned part, parts;         /* this thread's share of a common job */
     void *shared;                 /* common job (a ring being built, ...); shared and sync: the lines or the barrier */
     int wait;                     /* sync: how a part waits, an nmb_wait */
-    uint64_t *ticks;              /* shared and sync: clock's ticks at the end of each round go here, unless NULL */
+    uint64_t *ticks;              /* shared and sync: clock's ticks at the end of each round go here, unless NULL;
+                                   * chase of one chain: NMB_BINS counts of loads, of NMB_TICKS_A_BIN ticks each */
     const nmb_clock *clock;       /* set by the run, as is stop */
     const int *stop;              /* long kernels look at it between blocks and return early when it is not 0 */
     /* gemm: row-major m x n = m x k times k x n; leading dimensions in elements; scratch is at least

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Self, overload
 from typing_extensions import Buffer, disjoint_base
 
 MAX_CHAINS: int
+BINS: int
+TICKS_A_BIN: int
 RING_JOBS: tuple[str, ...]
 PAGE_KINDS: tuple[str, ...]
 POLICIES: tuple[str, ...]

@@ -19,6 +19,7 @@ from numabench._nmb cimport *
 from numabench.errors import HugePagesUnavailable, NumabenchError, PlacementError, Unsupported
 
 MAX_CHAINS = NMB_MAX_CHAINS
+BINS, TICKS_A_BIN = NMB_BINS, NMB_TICKS_A_BIN
 RING_JOBS = ("ring_order", "ring_shuffle", "ring_link", "ring_prove")
 PAGE_KINDS = ("base", "thp", "2M", "1G", "any")
 POLICIES = ("local", "bind", "preferred", "interleave", "weighted")

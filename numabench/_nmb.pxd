@@ -4,6 +4,8 @@ from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t
 cdef extern from "nmb.h" nogil:
     enum:
         NMB_MAX_CHAINS
+        NMB_BINS
+        NMB_TICKS_A_BIN
         NMB_MAX_NODES
         NMB_SLICED
         NMB_COUNTED

@@ -71,6 +71,12 @@ cdef class Work:
             self.regions.append(ring.region)
             for i in range(chains):
                 args.cursor[i] = nmb_ring_start(ring.c, i)
+            if ticks is not None:
+                if chains > 1:
+                    raise ValueError("loads are timed one by one on a single chain")
+                args.ticks = <uint64_t *>self.at(ticks, NMB_BINS * sizeof(uint64_t))
+                if <uintptr_t>args.ticks % sizeof(uint64_t):
+                    raise ValueError("ticks start at a multiple of 8 bytes")
         elif kernel.family == "rows":
             if chains not in (1, 2, 4) or lda < n:
                 raise ValueError(f"elements of {chains} bytes (1, 2 or 4) in rows of {n} of {lda}")

@@ -94,9 +94,26 @@ NMB_CHASE_BODY(14, 16)
 NMB_CHASE_BODY(15, 16)
 NMB_CHASE_BODY(16, 16)
 
+/* One chain, each load timed by itself: ticks[] counts loads by what each took. */
+static uint64_t nmb_chase_timed(nmb_args *args, uint64_t loops)
+{
+    void **const cursor = args->cursor;
+    NMB_CHASE_TAKE(0)
+    for (; loops; loops--) {
+        const uint64_t before = nmb_clock_now(args->clock);
+        NMB_CHASE_STEP(0)
+        const uint64_t bin = (nmb_clock_now(args->clock) - before) / NMB_TICKS_A_BIN;
+        args->ticks[bin < NMB_BINS ? bin : NMB_BINS - 1]++;
+    }
+    NMB_CHASE_GIVE(0)
+    return (uint64_t)(uintptr_t)p0;
+}
+
 static uint64_t nmb_chase(nmb_args *args, uint64_t loops)
 {
     uint64_t sum = 0;
+    if (args->ticks)
+        return nmb_chase_timed(args, loops);
     switch (args->chains) {
 #define NMB_CHASE_CASE(chains)                                                                                         \
     case chains:                                                                                                       \

@@ -127,9 +127,12 @@ class Loaded:
             unit="ns",
             better="low",
             corner="load",
-            columns=("ns",),
+            columns=("ns", "p99 ns"),
             rows=tuple(
-                (f"{format_value(reached[s.case.label])} GB/s" if s.usable else "-", (base.cell(s, idle),))
+                (
+                    f"{format_value(reached[s.case.label])} GB/s" if s.usable else "-",
+                    (base.cell(s, idle), base.values_cell(base.extras(s, "p99_ns").get("", []))),
+                )
                 for s in found
             ),
             axis=Axis(

@@ -30,6 +30,8 @@ THREAD_BYTES = 100 << 20
 # Small blocks, so that even a slow thread ends with the window; pieces of four lines as the kernels delay them.
 BLOCK, PIECE_ELEMENTS = 64 << 10, 32
 CALIBRATE_NS, CALIBRATIONS = 20e6, 5
+LEAST_LOADS = 2995  # ten times what p99 needs: loads that queue are not independent
+TAIL_WINDOWS = 8  # in which each load of the probe is timed by itself
 DRIFT = 0.1  # of the load's rate within a pass: more is no steady load
 
 
@@ -108,6 +110,20 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         return ("not_steady",) if abs(further(windows)["load_drift"]) > DRIFT else ()
 
     length = CHASE_WINDOW_NS[bench.options.profile]
+    bins = stack.enter_context(_core.Region(8 * _core.BINS, "base", "local"))
+
+    def tail() -> dict[str, float]:
+        team = bench.team((*case.cpus, *awake))
+        counts = bins.as_array("u8")
+        try:
+            counts[:] = 0
+            timed = _core.Work(chaser, ring=buffers.ring, chains=1, block=chase.CHASE_BLOCK, ticks=(bins, 0))
+            for _ in range(TAIL_WINDOWS):
+                team.run([timed, *works[1:]], window_ns=length)
+            return single_loads(counts.tolist(), team.clock)
+        finally:
+            del counts
+
     estimator = median if len(case.cpus) > 1 else min
     return Job(
         works,
@@ -116,14 +132,31 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         CHASE_WINDOWS,
         length,
         ring_nodes=buffers.ring.nodes,
-        extras=further,
+        extras=lambda windows: further(windows) | ({} if fixed else tail()),
         checks=checks,
         awake=awake,
     )
 
 
+def single_loads(counts: Sequence[int], clock: _core.Clock) -> dict[str, float]:
+    """p50 and p99 of loads timed one by one, without what reading the clock takes; nothing where there are too few.
+
+    Loads beyond the last bin have no figure: a percentile among them is left out.
+    """
+    found: dict[str, float] = {}
+    for name, share in (("p50_ns", 0.5), ("p99_ns", 0.99)):
+        done, wanted = 0, share * sum(counts)
+        for at, count in enumerate(counts[:-1]):
+            if count and done + count >= wanted:
+                ticks = (at + (wanted - done) / count) * _core.TICKS_A_BIN
+                found[name] = max(ticks * 1e9 / clock.hz - clock.overhead_ns, 0.0)
+                break
+            done += count
+    return found if sum(counts) >= LEAST_LOADS else {}
+
+
 def seconds(group: Sequence[Case], options: Options) -> float:
     """Filled and linked once for a curve."""
-    windows = CHASE_WINDOWS * CHASE_WINDOW_NS[options.profile] + WARM_LIMIT_NS[options.profile] / 2
+    windows = (CHASE_WINDOWS + TAIL_WINDOWS) * CHASE_WINDOW_NS[options.profile] + WARM_LIMIT_NS[options.profile] / 2
     size = max(case.bytes + THREAD_BYTES * len(case.cpus) for case in group)
     return 2 * size / SET_UP_BYTES_PER_S + len(group) * (windows / 1e9 + size / PROOF_BYTES_PER_S)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from numabench import session
+from numabench import _core, session
 from numabench.experiments.loaded import LOADS, knee
+from numabench.jobs.loaded import single_loads
 from numabench.machine import Cache, Machine
 from numabench.series import Case, Options
 from tests.fakes import Fake, many
@@ -125,7 +126,21 @@ def test_the_load_runs_with_and_without_a_probe() -> None:
     *curve, alone = record.series
     assert (alone.case.unit, alone.case.cpus) == ("GB/s", curve[-1].case.cpus[1:])
     assert all(series.estimate for series in record.series)
+    for series in curve:
+        assert series.samples[0].extras["p99_ns"] >= series.samples[0].extras["p50_ns"]
     assert alone.samples[0].evidence.cpus_seen == alone.case.cpus
+
+
+def test_percentiles_of_single_loads() -> None:
+    clock, counts = _core.Clock(), [0] * _core.BINS
+    bin_ns = _core.TICKS_A_BIN * 1e9 / clock.hz
+    counts[100], counts[400] = 9800, 200
+    found = single_loads(counts, clock)
+    assert found["p50_ns"] == pytest.approx(100 * bin_ns - clock.overhead_ns, abs=bin_ns)
+    assert found["p99_ns"] == pytest.approx(400 * bin_ns - clock.overhead_ns, abs=bin_ns)
+    counts[400], counts[-1] = 0, 200
+    assert single_loads(counts, clock).keys() == {"p50_ns"}  # the slowest took longer than there are bins
+    assert not single_loads([1] * 1000 + [0] * (_core.BINS - 1000), clock)  # too few
 
 
 @pytest.mark.parametrize(

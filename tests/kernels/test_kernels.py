@@ -269,3 +269,25 @@ def test_chase_stands_where_its_pointers_lead(kernel: _core.Kernel, chains: int,
         assert stamp.elements == loads * chains
     assert np.array_equal(region.as_array("u8"), before)
     assert (kernel.bytes_read, kernel.bytes_written, kernel.dependent) == (8, 0, True)
+
+
+@pytest.mark.parametrize("kernel", [k for k in CATALOGUE if k.family == "chase"], ids=named)
+def test_loads_timed_one_by_one_are_the_same_loads(kernel: _core.Kernel, bench: Bench) -> None:
+    need(kernel)
+    region, nodes, loads = bench.regions[0], 137, 1000
+    ring = _core.Ring(region, 0, 64 * nodes, 64, 64 * 16, 2, seed=1)
+    for job in _core.RING_JOBS:
+        bench.team.run([_core.Work(_core.setup_kernel(job), ring=ring, loops=1)])
+    before = region.as_array("u8").copy()
+    with _core.Region(8 * _core.BINS) as counts:
+        work = _core.Work(kernel, ring=ring, chains=1, ticks=(counts, 0), loops=loads, block=loads)
+        stamp = bench.team.run([work])[0]
+        view = counts.as_array("u8")
+        found = view.copy()
+        del view
+        assert stamp.sink == chase(before, region.address, [ring.start(0) or 0], loads)
+        assert stamp.elements == found.sum() == loads
+        took = (stamp.end_ns - stamp.start_ns) * bench.team.clock.hz / 1e9
+        assert (np.arange(_core.BINS) * found).sum() * _core.TICKS_A_BIN <= took
+        with pytest.raises(ValueError, match="single chain"):
+            _core.Work(kernel, ring=ring, chains=2, ticks=(counts, 0))
