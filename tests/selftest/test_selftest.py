@@ -102,7 +102,7 @@ def test_the_command_agrees_with_its_exit_code() -> None:
         [sys.executable, "-m", "numabench", "selftest", "--json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     data = json.loads(done.stdout)
