@@ -238,6 +238,7 @@ class Disturbance(msgspec.Struct, frozen=True):
     throttled_count: int | None = None
     throttled_us: int | None = None
     cpu_pressure_us: int | None = None  # some task waited for a CPU
+    own_wait_us: int | None = None  # so much of it may be this process's own threads, as they were woken
     memory_pressure_us: int | None = None
     moved: dict[str, int] = {}  # counters of /proc/vmstat that rose: system-wide, so hints only
     sibling_share: float | None = None  # of the time of the watched CPUs' idle siblings that others used, the busiest's
@@ -247,7 +248,8 @@ class Disturbance(msgspec.Struct, frozen=True):
     def flags(self) -> tuple[str, ...]:
         """Trust flags that follow: stolen, throttled, contended, sibling_busy, migration_suspected."""
         limit = 0.01
-        pressure = max(self.cpu_pressure_us or 0, self.memory_pressure_us or 0)
+        others_us = (self.cpu_pressure_us or 0) - (self.own_wait_us or 0)
+        pressure = max(others_us, self.memory_pressure_us or 0)
         found = {
             "throttled": bool(self.throttled_count),
             "stolen": (self.steal_share or 0.0) > limit,
@@ -274,7 +276,7 @@ class Watch:
         self._tree = Tree(root)
         self._cpus = {b"cpu%d" % cpu for cpu in cpus}
         self._siblings = {b"cpu%d" % cpu for cpu in siblings}
-        self._status = f"proc/{pid or 'self'}/status"
+        self._status, self._tasks = (f"proc/{pid or 'self'}/{name}" for name in ("status", "task"))
         version, dirs = _cgroup_dirs(self._tree, "cpu", str(pid or "self"))
         self._stats = [f"{path}/cpu.stat" for path in dirs]
         # Version 2 counts microseconds under another name than version 1 counts nanoseconds.
@@ -306,6 +308,10 @@ class Watch:
                 found[name] = int(some[1])
         moved = {n.decode(): int(v) for n, v in _VMSTAT.findall(self._tree.raw("proc/vmstat") or b"")}
         nodes = _NODES_ALLOWED.search(self._tree.raw(self._status) or b"")
+        for tid in self._tree.names(self._tasks):
+            waited = (self._tree.raw(f"{self._tasks}/{tid}/schedstat") or b"").split()
+            if len(waited) == 3 and waited[1].isdigit():
+                found[f"wait {tid}"] = int(waited[1])
         return time.monotonic(), found, moved, nodes[1].decode() if nodes else ""
 
     def start(self) -> None:
@@ -322,6 +328,8 @@ class Watch:
         ticks = rise.get("ticks", 0)  # of 10 ms: a short interval may contain none
         # One tick more or less is no use to speak of.
         spans = [(rise.get(f"all {cpu.decode()}", 0), rise.get(f"idle {cpu.decode()}", 0)) for cpu in self._siblings]
+        # One that wakes the others and one of them: what a team waits at the same time is pressure once.
+        waits = sorted(new[name] - old.get(name, 0) for name in new if name.startswith("wait "))
         busy = [max(span - idle - 1, 0) / span for span, idle in spans if span > 0]
         return Disturbance(
             seconds=now - then,
@@ -329,6 +337,7 @@ class Watch:
             throttled_count=rise.get("throttled"),
             throttled_us=rise.get("throttled_us"),
             cpu_pressure_us=rise.get("cpu"),
+            own_wait_us=sum(waits[-2:]) // 1000 if waits else None,
             memory_pressure_us=rise.get("memory"),
             moved={name: moved[name] - was[name] for name in moved if moved[name] > was.get(name, moved[name])},
             sibling_share=max(busy, default=None),

@@ -85,6 +85,7 @@ def evidence(
         "throttled_us": changes.throttled_us,
         "throttled_count": changes.throttled_count,
         "cpu_pressure_us": changes.cpu_pressure_us,
+        "own_wait_us": changes.own_wait_us,
         "memory_pressure_us": changes.memory_pressure_us,
         "sibling_share": changes.sibling_share,
         "nodes_allowed": changes.nodes_allowed,

@@ -161,6 +161,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     throttled_us: int | None = None
     throttled_count: int | None = None
     cpu_pressure_us: int | None = None
+    own_wait_us: int | None = None  # of that, what threads of the run itself waited after they were woken
     memory_pressure_us: int | None = None
     sibling_share: float | None = None  # of the busiest sibling's time that others used; None also without siblings
     nodes_allowed: tuple[str, str] | None = None  # before and after, when the cpuset's nodes changed meanwhile

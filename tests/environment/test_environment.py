@@ -273,12 +273,31 @@ def test_watch_of_a_quiet_system_raises_no_flag(tmp_path: Path) -> None:
     assert seen.throttled_us == 0
 
 
+@pytest.mark.parametrize(("others_us", "flags"), [(0, ()), (10**9, ("contended",))])
+def test_watch_does_not_take_its_own_waking_for_others_work(
+    others_us: int, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The two that waited longest account for it: one that wakes and one that is woken, on a CPU of its own each."""
+
+    def now(waits_s: dict[int, int], pressure_us: int) -> None:
+        counters(tmp_path, 100, 50, 10, 0, 2, pressure_us, 4)
+        tree(tmp_path, {f"proc/self/task/{tid}/schedstat": f"7 {s * 10**9} 9" for tid, s in waits_s.items()})
+
+    now({10: 1, 11: 1, 12: 1}, 1000)
+    watch = Watch((0,), tmp_path)
+    watch.start()
+    now({10: 4, 11: 6, 12: 6}, 1000 + 8 * 10**6 + others_us)
+    seen = watch.stop()
+    assert (seen.cpu_pressure_us, seen.own_wait_us) == (8 * 10**6 + others_us, 10 * 10**6)
+    assert seen.flags == flags
+
+
 def test_watch_without_files_knows_nothing_and_does_not_fail(tmp_path: Path) -> None:
     watch = Watch((0,), tmp_path)
     watch.start()
     seen = watch.stop()
     facts = (seen.steal_share, seen.throttled_count, seen.throttled_us, seen.cpu_pressure_us, seen.memory_pressure_us)
-    assert facts == (None,) * 5
+    assert (*facts, seen.own_wait_us) == (None,) * 6
     assert (seen.moved, seen.flags) == ({}, ())
 
 
