@@ -230,6 +230,9 @@ def threads() -> set[int]:
     return {int(name) for name in os.listdir("/proc/self/task")}
 
 
+WAKE_NS = 300_000  # no core takes longer to wake up from its deepest sleep; a thread that waits longer waits for others
+
+
 class Disturbance(msgspec.Struct, frozen=True):
     """What happened to the system between two moments. None: this system does not tell."""
 
@@ -310,8 +313,8 @@ class Watch:
         nodes = _NODES_ALLOWED.search(self._tree.raw(self._status) or b"")
         for tid in self._tree.names(self._tasks):
             waited = (self._tree.raw(f"{self._tasks}/{tid}/schedstat") or b"").split()
-            if len(waited) == 3 and waited[1].isdigit():
-                found[f"wait {tid}"] = int(waited[1])
+            if len(waited) == 3 and all(word.isdigit() for word in waited):
+                found[f"wait {tid}"], found[f"runs {tid}"] = int(waited[1]), int(waited[2])
         return time.monotonic(), found, moved, nodes[1].decode() if nodes else ""
 
     def start(self) -> None:
@@ -329,7 +332,9 @@ class Watch:
         # One tick more or less is no use to speak of.
         spans = [(rise.get(f"all {cpu.decode()}", 0), rise.get(f"idle {cpu.decode()}", 0)) for cpu in self._siblings]
         # One that wakes the others and one of them: what a team waits at the same time is pressure once.
-        waits = sorted(new[name] - old.get(name, 0) for name in new if name.startswith("wait "))
+        tids = [name.removeprefix("runs ") for name in new if name.startswith("runs ")]
+        rose = [[new[f"{what} {tid}"] - old.get(f"{what} {tid}", 0) for what in ("wait", "runs")] for tid in tids]
+        waits = sorted(min(wait, runs * WAKE_NS) for wait, runs in rose)
         busy = [max(span - idle - 1, 0) / span for span, idle in spans if span > 0]
         return Disturbance(
             seconds=now - then,

@@ -273,22 +273,28 @@ def test_watch_of_a_quiet_system_raises_no_flag(tmp_path: Path) -> None:
     assert seen.throttled_us == 0
 
 
-@pytest.mark.parametrize(("others_us", "flags"), [(0, ()), (10**9, ("contended",))])
+@pytest.mark.parametrize(
+    ("runs", "waited_us", "flags"),
+    [(100, 8000, ()), (100, 8000 + 10**6, ("contended",)), (1, 8000, ("contended",))],
+    ids=["own", "others wait too", "one long wait is for others"],
+)
 def test_watch_does_not_take_its_own_waking_for_others_work(
-    others_us: int, flags: tuple[str, ...], tmp_path: Path
+    runs: int, waited_us: int, flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two that waited longest account for it: one that wakes and one that is woken, on a CPU of its own each."""
+    monkeypatch.setattr("time.monotonic", iter((0.0, 0.5)).__next__)
 
-    def now(waits_s: dict[int, int], pressure_us: int) -> None:
+    def now(waits_us: tuple[int, ...], runs: int, pressure_us: int) -> None:
         counters(tmp_path, 100, 50, 10, 0, 2, pressure_us, 4)
-        tree(tmp_path, {f"proc/self/task/{tid}/schedstat": f"7 {s * 10**9} 9" for tid, s in waits_s.items()})
+        tids = {f"proc/self/task/{at}/schedstat": f"7 {us * 1000} {runs}" for at, us in enumerate(waits_us)}
+        tree(tmp_path, tids)
 
-    now({10: 1, 11: 1, 12: 1}, 1000)
+    now((10, 10, 10), 5, 1000)
     watch = Watch((0,), tmp_path)
     watch.start()
-    now({10: 4, 11: 6, 12: 6}, 1000 + 8 * 10**6 + others_us)
+    now((3010, 5010, 5010), 5 + runs, 1000 + waited_us)
     seen = watch.stop()
-    assert (seen.cpu_pressure_us, seen.own_wait_us) == (8 * 10**6 + others_us, 10 * 10**6)
+    assert (seen.cpu_pressure_us, seen.own_wait_us) == (waited_us, min(10_000, 2 * 300 * runs))
     assert seen.flags == flags
 
 
