@@ -92,7 +92,7 @@ def _try(fault: Fault, machine: Machine, usual: frozenset[str]) -> Outcome:
     seen = ""
     for _ in range(fault.attempts):
         state, seen = _plant(fault, machine)
-        if state != "missed":
+        if state == "caught":
             break
     if state == "caught" and fault.flag in usual:
         state, seen = "unavailable", f"{fault.flag} is raised without the fault too: the machine is busy"

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from numabench import evidence, faults, selftest
@@ -61,6 +62,19 @@ def test_a_guard_taken_out_is_a_miss(machine: Machine, monkeypatch: pytest.Monke
     monkeypatch.setattr(evidence, "CLOCK_OFF", 1e9)
     for name in ("loop optimised away", "clock that jumps"):
         assert selftest._try(BY_NAME[name], machine, frozenset()).state == "missed"
+
+
+def test_an_edge_that_is_not_seen_is_a_miss_unless_others_use_the_cache(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not any(cache.level == 2 for cache in machine.caches):
+        pytest.skip("the system does not tell the size of the second cache")
+    with Bench(machine) as bench:
+        sample = bench.ordinary(bench.case())
+    for flags, state in (((), "missed"), (("contended",), "unavailable"), (("contended", "not_plateau"), "caught")):
+        seen = msgspec.structs.replace(sample, flags=flags)
+        monkeypatch.setattr(Bench, "ordinary", lambda self, case, number=0, seen=seen: seen)
+        assert selftest._try(BY_NAME["buffer at the edge of a cache"], machine, frozenset()).state == state
 
 
 def test_a_fault_that_is_there_anyway_is_not_counted(machine: Machine) -> None:
