@@ -16,7 +16,7 @@ from numabench.errors import UsageError
 from numabench.measure import MOVED
 from numabench.record import Record
 from numabench.series import FATAL, Series
-from numabench.units import format_bytes, format_numbers
+from numabench.units import format_bytes, format_numbers, plural
 
 Key = tuple[str, str]
 # What a case must share with its namesake besides the name: another size is another question.
@@ -66,7 +66,10 @@ def facts(record: Record) -> dict[str, Any]:
     machine = record.machine
     found: dict[str, Any] = {
         "cpu": f"{machine.arch} {machine.cpu_model}".strip(),
-        "cores": f"{len(machine.packages)} packages, {len(machine.cores)} cores, {len(machine.cpus)} CPUs",
+        "cores": ", ".join(
+            plural(len(things), noun)
+            for things, noun in ((machine.packages, "package"), (machine.cores, "core"), (machine.cpus, "CPU"))
+        ),
         "nodes": ", ".join(
             f"{n.id}: CPUs {format_numbers(n.cpus) or 'none'}, {format_bytes(n.memory_bytes)}" for n in machine.nodes
         ),
@@ -86,7 +89,8 @@ def differences(base: Record, new: Record) -> dict[str, tuple[Any, Any]]:
 
 
 def _told(name: str, pair: tuple[Any, Any]) -> str:
-    return f"{name}: {pair[0]} -> {pair[1]}"
+    base, new = ("none" if side in (None, "", {}) else side for side in pair)
+    return f"{name}: {base} -> {new}"
 
 
 def compare_records(

@@ -33,6 +33,7 @@ from numabench.machine_parts import (  # noqa: E402
     partition,
     where_in,
 )
+from numabench.units import plural  # noqa: E402
 
 __all__ = [
     "INITIAL_AFFINITY",
@@ -229,8 +230,8 @@ class Machine(msgspec.Struct, frozen=True):
         cpus, nodes = len(self.cpus), len(self.nodes)
         words = [
             f"{len(self.packages)} x {model}" if self.packages else model,
-            f"{nodes} node" + "s" * (nodes != 1),
-            f"{len(self.cores)} core" + "s" * (len(self.cores) != 1) + f" / {cpus} CPU" + "s" * (cpus != 1),
+            plural(nodes, "node"),
+            f"{plural(len(self.cores), 'core')} / {plural(cpus, 'CPU')}",
             f"{total:.0f} GiB" if total >= 10 else f"{total:.1f} GiB",
             " ".join(".".join(word.split("-")[0].split(".")[:2]) for word in self.kernel.split()[:2]),
         ]

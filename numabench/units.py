@@ -102,6 +102,11 @@ def format_numbers(numbers: tuple[int, ...] | list[int]) -> str:
     return ",".join(parts)
 
 
+def plural(count: int, noun: str) -> str:
+    """Print a number of things: ``1 thread``, ``2 threads``, ``3 passes``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def format_count(value: float) -> str:
     """Print a count in three figures and a decimal unit: ``812``, ``12.3 k``, ``4.56 G``."""
     for unit in ("", " k", " M", " G", " T"):

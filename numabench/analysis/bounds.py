@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from numabench.analysis.diagnosis import FIRST, LOCAL, REMOTE, Counter, Facts, busy, findings
+from numabench.units import plural
 
 # Starting values, as those of numabench.analysis.diagnosis; shares of a ceiling or of the time.
 FULL, COMPUTING, BLOCKED, WAITING, WALKING = 0.85, 0.70, 0.20, 0.70, 0.20
@@ -185,18 +186,20 @@ def _bandwidth(facts: Facts, ceilings: Ceilings) -> _Step:
     )
     if lacks.lacking or not rate:
         return lacks
-    found: list[tuple[float, int, int, float, float]] = []
+    found: list[tuple[float, int, int, int, float]] = []
     for (i, j), part in shares.items():
         cores = max(1, round(facts.run_by_node[i] / facts.seconds))
         most = at(ceilings.gb_per_s.get((i, j), {}), cores)
         if part >= PART and most:
             found.append((rate * part / most, i, j, cores, most))
         elif part >= PART:
-            return _Step(other=f"the bandwidth from node {i} to {j} with {cores} cores (numabench run scaling)")
+            return _Step(
+                other=f"the bandwidth from node {i} to {j} with {plural(cores, 'core')} (numabench run scaling)"
+            )
     full, i, j, team, limit = max(found)
     said = (
         f"{rate * shares[i, j]:.3g} GB/s from memory of node {j}, {full:.0%} of the {limit:.3g} GB/s "
-        f"that {team} core{'s' * (team > 1)} of node {i} read from it"
+        f"that {plural(team, 'core')} of node {i} read from it"
     )
     if full < FULL:
         return _Step(figure=said)
@@ -226,7 +229,7 @@ def _compute(facts: Facts, ceilings: Ceilings) -> _Step:
             return _Step(other=f"the peak of {kind} (numabench run gemm)")
         share += rate / peak
     kinds = ", ".join(f"{rate:.3g} GFLOP/s{' ' + kind if kind else ''}" for kind, rate in rates.items())
-    said = f"{kinds}, {share:.0%} of the measured peak of {cores} cores"
+    said = f"{kinds}, {share:.0%} of the measured peak of {plural(cores, 'core')}"
     if share < COMPUTING:
         return _Step(figure=said)
     change = "fewer operations or a smaller type; where its pages are does not matter"
@@ -252,11 +255,12 @@ def _synchronisation(facts: Facts, halved: Halved | None) -> _Step:
     if halved is not None and halved.ratio is not None:
         ci = f" [{halved.ci[0]:.3f}, {halved.ci[1]:.3f}]" if halved.ci else ", seen once,"
         said.append(
-            f"with {_threads(halved.half)} instead of {halved.threads} it takes {halved.ratio:.3f}x{ci} the time"
+            f"with {plural(halved.half, 'thread')} instead of {halved.threads} it takes {halved.ratio:.3f}x{ci} the "
+            "time"
         )
     figure = "; ".join(said)
     if halved is not None and halved.outcome == "faster" and halved.ratio:
-        change = f"{_threads(halved.half)}, such as OMP_NUM_THREADS={halved.half}; or fewer barriers and locks"
+        change = f"{plural(halved.half, 'thread')}, such as OMP_NUM_THREADS={halved.half}; or fewer barriers and locks"
         gain = 1 / halved.ratio
         return _Step(
             figure=figure,
@@ -315,16 +319,12 @@ def _shared(halved: Halved | None) -> Bound | None:
     if halved is None or halved.outcome != "as fast" or halved.ratio is None or halved.ci is None:
         return None
     said = (
-        f"with {_threads(halved.half)} instead of {halved.threads} it takes {halved.ratio:.3f}x "
+        f"with {plural(halved.half, 'thread')} instead of {halved.threads} it takes {halved.ratio:.3f}x "
         f"[{halved.ci[0]:.3f}, {halved.ci[1]:.3f}] the time: memory, a lock, or a part that one thread does alone"
     )
     return Bound(
         cause="unexplained",
         evidence=said,
-        change=f"{_threads(halved.half)} {'does' if halved.half == 1 else 'do'} as well",
+        change=f"{plural(halved.half, 'thread')} {'does' if halved.half == 1 else 'do'} as well",
         proven=True,
     )
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from numabench.units import plural
+
 # Starting values, tried on planted causes in the lab.
 STOLEN, THROTTLED, WAITING = 0.01, 0.01, 0.10  # shares of the time
 BOUNCES_PER_S = 10.0  # of a busy thread
@@ -175,11 +177,12 @@ def _cpu(facts: Facts) -> list[Finding]:
     threads = busy(facts)
     run, wait = sum(t.run_s for t in threads), sum(t.wait_s or 0.0 for t in threads)
     if run and wait / (run + wait) > WAITING and not found:
-        share = f"its busy threads waited for a CPU {wait / (run + wait):.0%} of the time they could run"
+        who = "busy threads" if len(threads) > 1 else "busy thread"
+        share = f"its {who} waited for a CPU {wait / (run + wait):.0%} of the time they could run"
         wanted = sum((t.run_s + (t.wait_s or 0.0)) / facts.seconds for t in threads)
         if wanted > 1.1 * len(facts.allowed):  # at once, whatever else the machine does
-            said = f"{len(threads)} busy threads on {len(facts.allowed)} CPUs; {share}"
-            change = f"{len(facts.allowed)} threads, such as OMP_NUM_THREADS={len(facts.allowed)}"
+            said = f"{plural(len(threads), 'busy thread')} on {plural(len(facts.allowed), 'CPU')}; {share}"
+            change = f"{plural(len(facts.allowed), 'thread')}, such as OMP_NUM_THREADS={len(facts.allowed)}"
             found.append(Finding(cause="oversubscribed", evidence=said, change=change))
         elif not _bouncing(facts):  # a thread that changes CPU has to wait for its turn on each
             change = "CPUs of its own, or the other work off"
@@ -192,7 +195,8 @@ def _bouncing(facts: Facts) -> list[Finding]:
     bouncing = [rate for rate in rates if rate > BOUNCES_PER_S]
     if not bouncing:
         return []
-    said = f"{len(bouncing)} of {len(rates)} busy threads change CPU, up to {max(bouncing):.0f} times a second"
+    who = f"{len(bouncing)} of {len(rates)} busy threads change" if len(rates) > 1 else "its busy thread changes"
+    said = f"{who} CPU, up to {max(bouncing):.0f} times a second"
     return [Finding(cause="bouncing", evidence=said, change="pin the threads (taskset, OMP_PROC_BIND=close)")]
 
 

@@ -85,6 +85,12 @@ def words_of(text: str, option: str) -> tuple[str, ...]:
     return words
 
 
+def check_command(name: str, command: tuple[str, ...]) -> None:
+    """Refuse a command that is a misspelt option of numabench's own. Raises UsageError."""
+    if command and command[0].startswith("-"):
+        raise UsageError(f"{name} has no option {command[0]} (numabench {name} --help); a command comes after --")
+
+
 @click.command()
 @click.option("--a", "first", required=True, metavar="CMD", help="What is there now. No shell: sh -c '...' for one.")
 @click.option("--b", "second", metavar="CMD", help="What may be better.")
@@ -172,6 +178,7 @@ def diagnose(
 
     if bool(command) == (pid is not None):
         raise UsageError("give either --pid N or -- COMMAND")
+    check_command("diagnose", command)
     watched = parse_seconds(seconds)
     machine = Machine.load()
     known = Known.of(records.load(file), machine) if file else Known()

@@ -25,6 +25,7 @@ from numabench.units import (
     parse_ratio,
     parse_seconds,
     parse_share,
+    plural,
 )
 
 
@@ -114,7 +115,10 @@ def run(
             why = f"  unavailable: {case.unavailable}" if case.unavailable else f"  {format_bytes(case.bytes)}"
             click.echo(f"{case.experiment:10} {case.label}{why}")
         least, most = map(format_seconds, session.estimate_seconds(cases, options))
-        click.echo(f"{len(cases)} cases, about {least}" + (f" if all is calm, {most} if not" if most != least else ""))
+        click.echo(
+            f"{plural(len(cases), 'case')}, about {least}"
+            + (f" if all is calm, {most} if not" if most != least else "")
+        )
         return
     keep = bool(resume or output) or not as_json
     if keep:

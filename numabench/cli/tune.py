@@ -11,8 +11,8 @@ from typing import Literal
 import click
 import msgspec
 
+from numabench.cli.prove import check_command
 from numabench.commands import Metric, Runner
-from numabench.errors import UsageError
 from numabench.launchers.tune import AS_IS, SCREEN_BLOCKS, TOP, placings
 from numabench.launchers.tune import tune as tune_
 from numabench.machine import Machine
@@ -42,8 +42,7 @@ def tune(
 
     Example: numabench tune --metric 'tok/s: (.*)' --better high -- ./serve --once
     """
-    if command[0].startswith("-"):
-        raise UsageError(f"tune has no option {command[0]} (numabench tune --help); a command comes after --")
+    check_command("tune", command)
     machine = Machine.load()
     ways = placings(machine, shutil.which("numactl") is not None)
     if dry_run:

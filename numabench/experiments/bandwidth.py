@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from numabench.experiments import base
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
+from numabench.units import plural
 
 THREAD_BYTES = 100 * base.MIB
 ALSO_LOCAL = ("copy", "triad", "write_nt", "triad_nt")
@@ -61,7 +62,7 @@ class Bandwidth:
         kernel = series[0].case.kernel
         main = [s for s in series if s.case.kernel == kernel]
         threads = max((len(s.case.cpus) for s in main), default=0)
-        title = f"{kernel.capitalize()} bandwidth, GB/s, {threads} thread{'s' * (threads != 1)} per node"
+        title = f"{kernel.capitalize()} bandwidth, GB/s, {plural(threads, 'thread')} per node"
         words = (*base.penalty(main, f"{kernel.capitalize()} bandwidth"), *base.odd_cells(main))
         table = base.matrix(self.name, title, main, machine, words)
         tables = [table] if table else []

@@ -17,7 +17,7 @@ from numabench import session
 from numabench.analysis.stats import half_width
 from numabench.reports import words
 from numabench.series import FATAL, FLAGS, Cell, Table
-from numabench.units import format_value
+from numabench.units import format_value, plural
 
 if TYPE_CHECKING:
     from numabench.record import Record
@@ -106,9 +106,9 @@ def show(record: Record, console: Console, saved: str = "") -> None:
         if series.unavailable:
             reasons[series.unavailable] = reasons.get(series.unavailable, 0) + 1
     for reason, count in reasons.items():
-        console.print(Text(f"  -  unavailable ({count} case{'s' * (count != 1)}): {reason}", style="dim"))
+        console.print(Text(f"  -  unavailable ({plural(count, 'case')}): {reason}", style="dim"))
     for series in (one for one in record.series if one.ended):
-        passes = f"{len(series.samples)} pass{'es' * (len(series.samples) != 1)}"
+        passes = plural(len(series.samples), "pass")
         console.print(Text(f"  {series.case.label} ended after {passes}: {series.ended}", style="yellow"))
     meaning = list(dict.fromkeys(line for table in tables for line in table.meaning))
     if meaning:

@@ -11,10 +11,11 @@ from numabench.analysis.diagnosis import Counter, Facts, Gain, Thread, busy, rem
 from numabench.changes import CellChange, Comparison
 from numabench.diagnose import Diagnosis, Tried
 from numabench.trial import Trial
-from numabench.units import format_bytes, format_count, format_numbers, format_value
+from numabench.units import format_bytes, format_count, format_numbers, format_value, plural
 
 _SCALED = {"slower": "slower, so its threads help", "undecided": "the runs differ too much; more --blocks"}
 MOST_THREADS, MOST_CPUS, LEAST_SHARE = 4, 4, 0.005
+LONGEST_SIDE = 70  # letters of a side of a difference
 ALL_OF_IT = 0.99  # a counter that ran for so much of the time needed no scaling
 ORDER = ("worse", "better", "small change", "no detectable change", "equivalent", "not comparable")
 
@@ -63,23 +64,32 @@ def comparison(found: Comparison, markdown: bool = False) -> list[str]:
             "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in (HEADS, *rows)
         ]
     bullet = "- " if markdown else "  "
-    lines += ["", *(bullet + line for line in _meaning(found))]
+    lines += [""] * bool(rows) + [bullet + line for line in _meaning(found)]
     return lines
 
 
 def headline(found: Comparison) -> str:
     """One line: how many cells got which verdict."""
+    if len(found.differences) == 1:
+        return f"Not comparable: {_cut(found.differences[0])}"
     if found.differences:
-        return "Not comparable: " + "; ".join(found.differences)
+        return f"Not comparable: {', '.join(line.split(':')[0] for line in found.differences)} differ"
     if not found.cells:
         return "Not comparable: the records have no case in common"
     said = [f"{found.count(name)} {name}" for name in ORDER if found.count(name)]  # type: ignore[arg-type]
-    return f"{len(found.cells)} cells: " + ", ".join(said)
+    return f"{plural(len(found.cells), 'cell')}: " + ", ".join(said)
+
+
+def _cut(difference: str) -> str:
+    """Both sides of a difference, without the end of long ones; the JSON document has all of it."""
+    sides = difference.split(" -> ")
+    return " -> ".join(side if len(side) <= LONGEST_SIDE else side[: LONGEST_SIDE - 3] + "..." for side in sides)
 
 
 def _meaning(found: Comparison) -> list[str]:
     said = []
     if found.differences:
+        said += [_cut(line) for line in found.differences] if len(found.differences) > 1 else []
         names = " ".join(f"--allow {line.split(':')[0]}" for line in found.differences)
         said.append(f"If this difference is what you want to judge: {names}")
     if found.judged:
@@ -145,7 +155,10 @@ def diagnosis(found: Diagnosis) -> list[str]:
     ran = sum(facts.run_by_node.values()) or 1.0
     name = " ".join(found.target.split())
     name = name if len(name) <= 60 else name[:57] + "..."
-    lines = [f"{name}: {len(threads)} busy of {len(facts.threads)} threads, watched for {facts.seconds:.1f} s", ""]
+    lines = [
+        f"{name}: {len(threads)} busy of {plural(len(facts.threads), 'thread')}, watched for {facts.seconds:.1f} s",
+        "",
+    ]
     nodes = sorted({*facts.run_by_node, *facts.anonymous, *(n for pages in facts.files.values() for n in pages)})
     lines.append("          CPU time   own memory   mapped files")
     for node in nodes:
@@ -156,7 +169,8 @@ def diagnosis(found: Diagnosis) -> list[str]:
     cpus = tuple(sorted({cpu for thread in threads for cpu in thread.cpus}))
     moves = sum(thread.migrations or 0 for thread in threads)
     used = f"CPUs used {format_numbers(cpus) or 'none'} of {format_numbers(facts.allowed)}"
-    lines += ["", f"{used}, {moves} changes of CPU, {facts.faults} page faults ({facts.major_faults} from disk)"]
+    faults = f"{plural(facts.faults, 'page fault')} ({facts.major_faults} from disk)"
+    lines += ["", f"{used}, {plural(moves, 'change')} of CPU, {faults}"]
     lines += [_thread(thread) for thread in sorted(threads, key=lambda t: -t.run_s)[:MOST_THREADS]] * (len(threads) > 1)
     lines += counted(facts.counters)
     lines += pressure(facts)

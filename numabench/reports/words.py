@@ -12,7 +12,7 @@ from typing import Any
 from numabench.measure import moved
 from numabench.record import Record
 from numabench.series import FLAGS, Cell, Series, Table
-from numabench.units import format_bytes, format_seconds, format_value
+from numabench.units import format_bytes, format_seconds, format_value, plural
 
 LEAST_SPAN, LEAST_PAGE_BYTES = 0.25, 4096
 
@@ -32,12 +32,12 @@ def proven(record: Record) -> str:
     threads = (
         "all threads on their CPUs"
         if pinned == len(evidence)
-        else f"threads off their CPUs in {len(evidence) - pinned} samples"
+        else f"threads off their CPUs in {plural(len(evidence) - pinned, 'sample')}"
     )
     title = "Proven" if checked and not wrong and not moved else "Checked"
     return (
         f"{title}: {pages} pages on their node before and after, "
-        f"{moved} moved, {threads}, {untrusted} of {len(measured)} cases not to be trusted."
+        f"{moved} moved, {threads}, {untrusted} of {plural(len(measured), 'case')} not to be trusted."
     )
 
 
@@ -51,14 +51,14 @@ def headline(record: Record) -> tuple[str, str]:
         tier += " as measured"
     return (
         record.machine.describe() + tier,
-        f"seed {options.get('seed', 0)} · {format_seconds(record.duration_s)} · {passes} passes",
+        f"seed {options.get('seed', 0)} · {format_seconds(record.duration_s)} · {plural(passes, 'pass')}",
     )
 
 
 def plan(record: Record) -> str:
     """What was asked for, in one line."""
     made, options = record.plan, dict(record.plan.get("options", {}))
-    said = [", ".join(made.get("names", ())) or "all experiments", f"{made.get('cases')} cases"]
+    said = [", ".join(made.get("names", ())) or "all experiments", plural(made.get("cases", 0), "case")]
     wanted = sorted({f"{half * 100:g} %" for half in made.get("precision", ())})
     said += [f"at most {made.get('passes')} sound passes, fewer where the interval is within ±{' or '.join(wanted)}"]
     said += [f"{key.replace('_', ' ')} {told(key, one)}" for key, one in options.items() if told(key, one)]

@@ -88,7 +88,7 @@ def test_another_machine_or_setting_is_said_and_may_be_meant(tmp_path: Path) -> 
     paths = files(tmp_path, base, other)
     done = call("compare", *paths)
     assert done.returncode == 3
-    assert done.stdout.startswith("Not comparable: cpu: ")
+    assert done.stdout.startswith("Not comparable: cpu, numa_balancing differ")
     assert "Other 9000" in done.stdout
     assert "numa_balancing: 0 -> 1" in done.stdout
     assert "load" not in done.stdout
