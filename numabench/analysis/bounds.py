@@ -253,10 +253,10 @@ def _synchronisation(facts: Facts, halved: Halved | None) -> _Step:
         return _Step(other="to see what its threads sleep for (/proc/PID/task/TID/wchan, as its user), or -- CMD")
     said = [f"its busy threads sleep {share:.0%} of the time for one another or for work"] * (share is not None)
     if halved is not None and halved.ratio is not None:
-        ci = f" [{halved.ci[0]:.3f}, {halved.ci[1]:.3f}]" if halved.ci else ", seen once,"
+        ci = f" [{halved.ci[0]:.3f}, {halved.ci[1]:.3f}]" if halved.ci else ""
         said.append(
             f"with {plural(halved.half, 'thread')} instead of {halved.threads} it takes {halved.ratio:.3f}x{ci} the "
-            "time"
+            f"time{'' if halved.ci else ' (seen once)'}"
         )
     figure = "; ".join(said)
     if halved is not None and halved.outcome == "faster" and halved.ratio:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from numabench.units import plural
+from numabench.units import format_bytes, plural
 
 # Starting values, tried on planted causes in the lab.
 STOLEN, THROTTLED, WAITING = 0.01, 0.01, 0.10  # shares of the time
@@ -177,8 +177,8 @@ def _cpu(facts: Facts) -> list[Finding]:
     threads = busy(facts)
     run, wait = sum(t.run_s for t in threads), sum(t.wait_s or 0.0 for t in threads)
     if run and wait / (run + wait) > WAITING and not found:
-        who = "busy threads" if len(threads) > 1 else "busy thread"
-        share = f"its {who} waited for a CPU {wait / (run + wait):.0%} of the time they could run"
+        who, they = ("busy threads", "they") if len(threads) > 1 else ("busy thread", "it")
+        share = f"its {who} waited for a CPU {wait / (run + wait):.0%} of the time {they} could run"
         wanted = sum((t.run_s + (t.wait_s or 0.0)) / facts.seconds for t in threads)
         if wanted > 1.1 * len(facts.allowed):  # at once, whatever else the machine does
             said = f"{plural(len(threads), 'busy thread')} on {plural(len(facts.allowed), 'CPU')}; {share}"
@@ -195,7 +195,8 @@ def _bouncing(facts: Facts) -> list[Finding]:
     bouncing = [rate for rate in rates if rate > BOUNCES_PER_S]
     if not bouncing:
         return []
-    who = f"{len(bouncing)} of {len(rates)} busy threads change" if len(rates) > 1 else "its busy thread changes"
+    who = f"{len(bouncing)} of {len(rates)} busy threads change{'s' * (len(bouncing) == 1)}"
+    who = "its only busy thread changes" if len(rates) == 1 else who
     said = f"{who} CPU, up to {max(bouncing):.0f} times a second"
     return [Finding(cause="bouncing", evidence=said, change="pin the threads (taskset, OMP_PROC_BIND=close)")]
 
@@ -212,7 +213,7 @@ def _pages(facts: Facts, slower: Mapping[tuple[int, int], float]) -> list[Findin
     far = {path: pages for path, pages in facts.files.items() if elsewhere(facts.run_by_node, pages) > ELSEWHERE}
     paths = sorted(far, key=lambda path: -sum(far[path].values()))
     residue = {n: sum(far[path].get(n, 0) for path in paths) for n in {n for path in paths for n in far[path]}}
-    name = paths[0] if len(paths) == 1 else f"{len(paths)} mapped files, {paths[0]} the largest," if paths else ""
+    name = paths[0] if len(paths) == 1 else f"{len(paths)} mapped files, {paths[0]} the largest" if paths else ""
     kinds: list[tuple[Cause, str, dict[int, int]]] = [("misplaced", "its own memory", facts.anonymous)]
     kinds += [("page cache residue", name, residue)]
     for cause, what, pages in kinds:
@@ -223,16 +224,18 @@ def _pages(facts: Facts, slower: Mapping[tuple[int, int], float]) -> list[Findin
         even = max(pages.values()) < 0.75 * size  # spread on purpose, or by threads on all nodes
         if even and len([s for s in facts.run_by_node.values() if s > 0.1 * sum(facts.run_by_node.values())]) > 1:
             continue
-        there = ", ".join(f"node {n} {b / size:.0%}" for n, b in sorted(pages.items()) if b)
+        there = ", ".join(f"{b / size:.0%} on node {n}" for n, b in sorted(pages.items()) if b)
         ran = sum(facts.run_by_node.values())
-        on = ", ".join(f"node {n} {s / ran:.0%}" for n, s in sorted(facts.run_by_node.items()) if s > 0.005 * ran)
+        on = ", ".join(f"{s / ran:.0%} on node {n}" for n, s in sorted(facts.run_by_node.items()) if s > 0.005 * ran)
         said = (
-            f"{what} ({size >> 20} MiB) is on {there}, its CPU time on {on}: {share:.0%} of accesses leave their node"
+            f"{what} ({format_bytes(size)}): {there}; its CPU time: {on}; "
+            f"{share:.0%} of its accesses there leave their node"
         )
         change = f"run it on node {where} (numactl --cpunodebind={where}), or place its memory where it runs"
         if cause == "page cache residue":
             runs = max(facts.run_by_node, key=facts.run_by_node.__getitem__)
-            change = f"run it on node {where}, or drop the file and read it where it is used: " + again(paths[0], runs)
+            each = "drop the file and read it where it is used: " if len(paths) == 1 else "drop each file and read it: "
+            change = f"run it on node {where}, or {each}" + again(paths[0], runs)
         files = () if cause == "misplaced" else tuple(paths)
         gain = _gain(facts, files[0] if files else "", pages, slower)
         found.append(

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 import click
@@ -36,6 +39,21 @@ def _print(data: object, lines: list[str], as_json: bool) -> None:
     else:
         for line in lines:
             click.echo(line)
+
+
+def _wrapped(lines: list[str]) -> list[str]:
+    """Lines that fit a terminal, those that follow one indented below it; commands in one piece where they fit."""
+    if not sys.stdout.isatty():
+        return lines
+    width = shutil.get_terminal_size().columns
+    made = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        made += textwrap.wrap(
+            line, width, subsequent_indent=indent + "  ", drop_whitespace=True, break_long_words=False,
+            break_on_hyphens=False,
+        ) if len(line) > width else [line]  # fmt: skip
+    return made
 
 
 @click.command()
@@ -142,7 +160,7 @@ def ab(first: str, second: str | None, aa: bool, metric: str, better: Any, same:
             found = trial.ab(arms[0], arms[1] if second else None, runner, rules, told)
         except CommandFailed as error:
             raise CommandFailed(f"no verdict: {error}") from error
-    _print(found, verdicts.trial(found, markdown), as_json)
+    _print(found, _wrapped(verdicts.trial(found, markdown)), as_json)
     if found.reasons:
         raise click.exceptions.Exit(EXIT_NOTHING)
     if found.change and found.change.verdict == "worse":
@@ -197,6 +215,6 @@ def diagnose(
                 tell=told,
             )
         )
-    _print(found, verdicts.diagnosis(found), as_json)
+    _print(found, _wrapped(verdicts.diagnosis(found)), as_json)
     if not found.healthy:
         raise click.exceptions.Exit(EXIT_FAILED)

@@ -223,7 +223,7 @@ def touches(facts: Facts) -> list[str]:
     shares = {pair: share for pair, share in traffic(facts).items() if share >= LEAST_SHARE}
     if len({node for pair in shares for node in pair}) < 2:
         return []
-    said = ", ".join(f"CPUs of {i} node {j} {share:.0%}" for (i, j), share in sorted(shares.items()))
+    said = ", ".join(f"CPUs of {i} touch node {j} {share:.0%}" for (i, j), share in sorted(shares.items()))
     return ["", f"who touches whom, if every CPU second touches every page alike: {said}"]
 
 
@@ -266,10 +266,14 @@ def _bounds(found: Diagnosis) -> list[str]:
     lines = ["", "What bounds it"] if found.bounds or found.figures or found.halved else []
     for bound in found.bounds:
         gain = f"; at most {bound.gain:.2f}x to gain" if bound.gain else ""
-        lines.append(f"  {bound.cause}{' (proven)' * bound.proven}: {bound.evidence}{gain}")
+        lines.append(
+            f"  {bound.cause}{' (proven)' * (bound.proven and bound.cause != 'unexplained')}: {bound.evidence}{gain}"
+        )
         lines.append(f"    change: {bound.change}")
     said = " ".join(bound.evidence for bound in found.bounds)
-    lines += [f"  {figure}" for figure in found.figures if figure not in said]
+    for figure in found.figures:
+        new = [part for part in figure.split("; ") if part not in said]
+        lines += [f"  {'; '.join(new)}"] if new else []
     if found.halved and found.halved.outcome == "not tried":
         lines.append(f"  half of its threads not tried: {found.halved.reason}")
     elif found.halved and found.halved.outcome in ("slower", "undecided"):

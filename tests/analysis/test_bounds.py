@@ -152,7 +152,7 @@ def test_half_of_the_threads_being_faster_proves_it_even_where_nothing_is_counte
     assert (same.cause, same.change) == ("unexplained", "2 threads do as well")
     once = judge(blind, Ceilings(), replace(HALF, outcome="slower", ratio=1.9, ci=None))
     assert once.bounds == ()
-    assert "1.900x, seen once, the time" in once.figures[0]
+    assert "1.900x the time (seen once)" in once.figures[0]
     assert judge(blind, Ceilings(), replace(HALF, outcome="undecided")).bounds == ()
 
 

@@ -60,7 +60,9 @@ def test_who_touches_whom_where_its_threads_ran_and_what_balancing_sampled() -> 
     )
     lines = verdicts.diagnosis(msgspec.structs.replace(SOUND, facts=facts))
     (who,) = [line for line in lines if line.startswith("who touches whom")]
-    assert who.endswith("CPUs of 0 node 0 38%, CPUs of 0 node 1 12%, CPUs of 1 node 0 38%, CPUs of 1 node 1 12%")
+    assert who.endswith(
+        "0 touch node 0 38%, CPUs of 0 touch node 1 12%, CPUs of 1 touch node 0 38%, CPUs of 1 touch node 1 12%"
+    )
     seen = [line for line in lines if line.startswith("  thread")]
     assert seen[0] == "  thread 0 t: ran 1.00 s, waited 0.10 s, asleep for others 25%, on CPU 0 75%, 4 25%"
     assert len(seen) == 2
