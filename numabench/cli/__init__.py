@@ -17,7 +17,7 @@ COMMANDS = {
     "doctor": ("look", "Can this machine be measured, what is in the way, and the line that fixes it."),
     "selftest": ("trust", "Plants faults and says which of them the suite notices here."),
     "list": ("look", "Experiments, kernels and tiers, and what is unavailable here."),
-    "run": ("run", "Measure: all experiments, or those named."),
+    "run": ("run", "Measure: the standard set, or the experiments named."),
     "show": ("run", "Print a saved record."),
     "report": ("report", "One page that works offline, or a single figure."),
     "compare": ("prove", "Before and after: two records, cell by cell."),
@@ -61,7 +61,7 @@ class Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="numabench")
 def cli() -> None:
     """What memory distance costs on this machine, measured with proof.

@@ -25,7 +25,10 @@ STATES = ("FAIL", "MISSING", "SUSPECT", "INCONCLUSIVE", "RUNNING", "WAITING", "W
 
 @click.group()
 def fleet() -> None:
-    """Many machines: run on Slurm or any launcher, collect, judge, act."""
+    """Many machines: run on Slurm or any launcher, collect, judge, act.
+
+    Example: numabench fleet run --out /shared/run1 --spec genoa.toml
+    """
 
 
 @fleet.command("collect")
@@ -115,16 +118,22 @@ def _show(report: object, most: int = 30) -> None:
 @click.option("--engine", type=click.Choice(["slurm", "kubernetes"]), default="slurm", help="kubernetes: experimental.")
 @click.option("--out", "folder", metavar="DIR", required=True, help="A folder that all nodes share.")
 @click.option("--hosts", "host_list", metavar="HOSTS", help="Names or ranges; without it all nodes of the partition.")
-@click.option("--partition", default="", help="Slurm partition.")
-@click.option("--window", type=click.IntRange(1, 9999), default=256, help="Jobs in the queue at a time.")
+@click.option("--partition", default="", show_default=False, help="Slurm partition.")
+@click.option("--window", type=click.IntRange(1, 9999), metavar="N", default=256, help="Jobs in the queue at a time.")
 @click.option("--time", "limit", default="30", help="Time limit of a job, as sbatch takes it.")
 @click.option("--wait", default="1day", help="How long to wait for a busy node, such as 12hours or 1day.")
 @click.option("--poll", type=click.FloatRange(0.2), default=60.0, help="Seconds between looks at the queue.")
-@click.option("--command", "worker", default="", help="Instead of this numabench's validate; keeps the contract.")
+@click.option(
+    "--command",
+    "worker",
+    default="",
+    show_default=False,
+    help="Instead of this numabench's validate; keeps the contract.",
+)
 @click.option("--spec", metavar="SPEC.toml", help="Passed on to validate.")
 @click.option("--baseline", metavar="GOOD.json", help="Passed on to validate.")
 @click.option("--option", multiple=True, metavar="WORD", help="A further option of sbatch, such as --account=x.")
-@click.option("--image", default="", help="kubernetes: container image that has numabench.")
+@click.option("--image", default="", show_default=False, help="kubernetes: container image that has numabench.")
 @click.option("--in-allocation", is_flag=True, help="One step over the nodes of the allocation this runs in, at once.")
 @click.option("--resume", is_flag=True, help="Go on with the run of that folder: only what is missing.")
 def run(

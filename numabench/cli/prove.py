@@ -117,13 +117,19 @@ def check_command(name: str, command: tuple[str, ...]) -> None:
     "--metric", default="wall", metavar="wall|user|memory|REGEX", help="The last match's number in the output."
 )
 @click.option("--better", type=click.Choice(["low", "high"]), help="Which way is better; needed with a REGEX.")
-@click.option("--same", default="", metavar="REGEX", help="Output that must be alike in all runs, such as a checksum.")
-@click.option("--blocks", default=10, type=click.IntRange(6, 200), help="Pairs of processes at most, 10 by default.")
+@click.option(
+    "--same",
+    default="",
+    show_default=False,
+    metavar="REGEX",
+    help="Output that must be alike in all runs, such as a checksum.",
+)
+@click.option("--blocks", default=10, type=click.IntRange(6, 200), metavar="N", help="Pairs of processes at most.")
 @click.option("--threshold", default="1%", metavar="PERCENT", help="A smaller change is of no interest.")
 @click.option("--effect", default="10%", metavar="PERCENT", help="The change to be seen; more noise gives no verdict.")
 @click.option("--precision", default="1%", metavar="PERCENT", help="Stop at 6, 8, 10 ... blocks when so narrow.")
 @click.option("--timeout", default="10min", metavar="TIME", help="For one process.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Order.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, help="Order.")
 @click.option("--markdown", is_flag=True, help="Text for a pull request.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def ab(first: str, second: str | None, aa: bool, metric: str, better: Any, same: str, blocks: int, threshold: str,
@@ -169,11 +175,11 @@ def ab(first: str, second: str | None, aa: bool, metric: str, better: Any, same:
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option("--pid", type=click.IntRange(1), help="A process that runs already; it is only looked at.")
+@click.option("--pid", type=click.IntRange(1), metavar="N", help="A process that runs already; it is only looked at.")
 @click.option("--seconds", default="10s", metavar="TIME", help="How long to watch.")
 @click.option("--record", "file", metavar="FILE.json", help="A record of this machine, to predict gains.")
 @click.option("--no-try", is_flag=True, help="Only look; do not run the command again with one thing changed.")
-@click.option("--blocks", default=6, type=click.IntRange(6, 30), help="Pairs of processes of a try.")
+@click.option("--blocks", default=6, type=click.IntRange(6, 30), metavar="N", help="Pairs of processes of a try.")
 @click.option("--timeout", default="2min", metavar="TIME", help="For one process; a server is ended then.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def diagnose(

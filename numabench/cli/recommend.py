@@ -24,11 +24,13 @@ from numabench.units import parse_seconds
 @click.option("--for", "tool", metavar="TOOL", default="numactl", help="Such as vllm, llama.cpp, openvino, slurm.")
 @click.option("--list", "listed", is_flag=True, help="The tools there are.")
 @click.option("--goal", type=click.Choice(["one-per-node", "split", "whole"]), help="Instead of the best measured.")
-@click.option("--reserve", type=click.IntRange(0), default=0, help="Cores of each instance left to the front end.")
+@click.option(
+    "--reserve", type=click.IntRange(0), metavar="N", default=0, help="Cores of each instance left to the front end."
+)
 @click.option("--p99", "bound", metavar="TIME", help="Only divisions whose p99 step was measured below this.")
 @click.option("--command", default="CMD", help="The command to start, for tools that start any.")
 @click.option("--model", default="MODEL", help="The model's name or file.")
-@click.option("--port", type=click.IntRange(1, 65000), default=8000, help="Of the first instance.")
+@click.option("--port", type=click.IntRange(1, 65000), metavar="N", default=8000, help="Of the first instance.")
 @click.option("--script", is_flag=True, help="A launch script, or the tool's configuration, on stdout.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def recommend(

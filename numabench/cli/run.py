@@ -47,14 +47,15 @@ from numabench.units import (
 @click.option(
     "--tier",
     default="best",
+    metavar="NAME",
     help="Instruction set: scalar, avx2, avx512, neon; measured: the fastest of each kernel here.",
 )
 @click.option("--kernel", "kernel_names", multiple=True, metavar="NAME", help="Kernels, as listed.")
 @click.option("--ratio", "ratios", multiple=True, metavar="R:W", help="Reads to writes for mixes, such as 5:1.")
 @click.option("--threads", metavar="LIST", help="Thread counts of scaling, such as 1,2,4.")
 @click.option("--p99", "bound", metavar="TIME", help="Bound on p99 for divide and load, such as 20ms.")
-@click.option("--passes", type=click.IntRange(1, 30), help="Exactly so many passes.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Order and contents.")
+@click.option("--passes", type=click.IntRange(1, 30), metavar="N", help="Exactly so many passes.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, help="Order and contents.")
 @click.option("-o", "--output", metavar="FILE.json", help="Where the record goes.")
 @click.option("--json", "as_json", is_flag=True, help="The record on stdout.")
 @click.option("--resume", metavar="FILE.json", help="Go on with an interrupted run of that name.")
@@ -81,7 +82,7 @@ def run(
     resume: str | None,
     dry_run: bool,
 ) -> None:
-    """Measure; no name means all experiments.
+    """Measure; no name means the standard set.
 
     Example: numabench run latency bandwidth --profile quick -o here.json
     """

@@ -20,11 +20,13 @@ from numabench.units import format_seconds, format_value, parse_seconds
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--metric", default="wall", help="wall, user, memory, or a regular expression that finds a number.")
+@click.option(
+    "--metric", default="wall", metavar="wall|user|memory|REGEX", help="What to rank by; the last match's number."
+)
 @click.option("--better", type=click.Choice(["low", "high"]), help="Which way the number is better.")
-@click.option("--blocks", type=click.IntRange(2, 100), default=10, help="Of the second look.")
+@click.option("--blocks", type=click.IntRange(2, 100), metavar="N", default=10, help="Of the second look.")
 @click.option("--timeout", default="10min", metavar="TIME", help="Of one run of the command.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Order of the runs.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, help="Order of the runs.")
 @click.option("--dry-run", is_flag=True, help="Print the placements, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.argument("command", nargs=-1, required=True)

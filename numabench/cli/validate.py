@@ -36,11 +36,11 @@ def finish(code: int) -> None:
 @click.option("--baseline", multiple=True, metavar="GOOD.json", help="A baseline, or records of good machines.")
 @click.option("--write-spec", metavar="SPEC.toml", help="Write a commented example from the record ('-': stdout).")
 @click.option("--profile", default="quick", type=click.Choice(["quick", "standard", "full"]), help="When measuring.")
-@click.option("--passes", type=click.IntRange(3, 30), help="Exactly so many passes, at least 3.")
+@click.option("--passes", type=click.IntRange(3, 30), metavar="N", help="Exactly so many passes, at least 3.")
 @click.option("--size", metavar="SIZE", help="Bytes of each working set, such as 1GiB.")
 @click.option("--pages", type=click.Choice(["base", "thp", "2M", "1G"]), help="Page kind.")
 @click.option("--budget", metavar="TIME", help="Stop measuring after about this long, such as 60s.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Order and contents.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, help="Order and contents.")
 @click.option("--record", "record_file", metavar="FILE.json", help="Keep the record measured.")
 @click.option("--out", metavar="DIR", help="Worker: write DIR/HOST.json, whole or not at all.")
 @click.option("--node-name", metavar="HOST", help="The host as its scheduler calls it.")
@@ -198,7 +198,10 @@ def _good(file: str) -> outcome.Result:
 
 @click.group()
 def baseline() -> None:
-    """Good machines of one class as a baseline."""
+    """Good machines of one class as a baseline.
+
+    Example: numabench baseline build good/*.json -o genoa.json
+    """
 
 
 @baseline.command("build")

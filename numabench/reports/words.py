@@ -58,7 +58,7 @@ def headline(record: Record) -> tuple[str, str]:
 def plan(record: Record) -> str:
     """What was asked for, in one line."""
     made, options = record.plan, dict(record.plan.get("options", {}))
-    said = [", ".join(made.get("names", ())) or "all experiments", plural(made.get("cases", 0), "case")]
+    said = [", ".join(made.get("names", ())) or "the standard set", plural(made.get("cases", 0), "case")]
     wanted = sorted({f"{half * 100:g} %" for half in made.get("precision", ())})
     said += [f"at most {made.get('passes')} sound passes, fewer where the interval is within ±{' or '.join(wanted)}"]
     said += [f"{key.replace('_', ' ')} {told(key, one)}" for key, one in options.items() if told(key, one)]
