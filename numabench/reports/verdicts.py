@@ -161,9 +161,10 @@ def diagnosis(found: Diagnosis) -> list[str]:
     ]
     nodes = sorted({*facts.run_by_node, *facts.anonymous, *(n for pages in facts.files.values() for n in pages)})
     lines.append("          CPU time   own memory   mapped files")
+    told = bool(facts.anonymous or facts.files)  # no process is without pages
     for node in nodes:
-        files = sum(pages.get(node, 0) for pages in facts.files.values())
-        cells = format_bytes(facts.anonymous.get(node, 0)), format_bytes(files)
+        sizes = facts.anonymous.get(node, 0), sum(pages.get(node, 0) for pages in facts.files.values())
+        cells = [format_bytes(size) if told else "-" for size in sizes]
         lines.append(f"node {node:<4} {facts.run_by_node.get(node, 0.0) / ran:>8.0%}   {cells[0]:>10}   {cells[1]:>12}")
     lines += touches(facts)
     cpus = tuple(sorted({cpu for thread in threads for cpu in thread.cpus}))

@@ -80,3 +80,10 @@ def test_flops_are_told_as_one_figure() -> None:
     both = [Counter(name="f64 by 4", value=1e9, counted=1.0), Counter(name="f32 by 8", value=1e9, counted=1.0)]
     (line,) = verdicts.counted(both)
     assert line == "counted: flops 12.0 G"
+
+
+def test_pages_that_were_not_seen_are_no_zero() -> None:
+    unseen = msgspec.structs.replace(FACTS, anonymous={}, files={})
+    lines = verdicts.diagnosis(msgspec.structs.replace(SOUND, facts=unseen))
+    (node,) = [line for line in lines if line.startswith("node 0")]
+    assert node.split() == ["node", "0", "100%", "-", "-"]
