@@ -11,7 +11,7 @@ Spec = dict[str, Any]
 # Distinguishable with colour-blind eyes, on white and on black (after Okabe and Ito, 2008).
 COLOURS = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#8866cc", "#998800", "#33aadd", "#bb5544")
 WIDTH, HEIGHT, SMALL = 440, 240, 195
-WIDE_LABELS = {"labelLimit": 190, "minExtent": 235}  # the reader's font may be wider than the one that was measured
+WIDE_LABELS = {"labelLimit": 225, "minExtent": 235}  # the reader's font may be wider than the one that was measured
 MOST_TICKS = 8
 MOST_DECADES = 3
 IN_BINARY = " : ".join(

@@ -164,7 +164,8 @@ def heat(table: Table) -> Spec | None:
     ]
     if not table.matrix or not any(cell["value"] is not None for cell in cells):
         return None
-    head = {"type": "nominal", "sort": None, "title": None}
+    head = {"type": "nominal", "title": None}
+    order = [name for name, _ in table.rows]  # empty cells would change it
     side = 58 if len(table.columns) <= 8 else 40
     return {
         "title": {"text": table.title, "anchor": "start"},
@@ -172,8 +173,13 @@ def heat(table: Table) -> Spec | None:
         "height": min(side, 40) * len(table.rows),
         "data": {"values": cells},
         "encoding": {
-            "x": {**head, "field": "column", "axis": {"orient": "top", "labelAngle": 0 if side > 40 else -45}},
-            "y": {**head, "field": "row"},
+            "x": {
+                **head,
+                "field": "column",
+                "sort": list(table.columns),
+                "axis": {"orient": "top", "labelAngle": 0 if side > 40 else -45},
+            },
+            "y": {**head, "field": "row", "sort": order},
         },
         "layer": [
             {
@@ -283,7 +289,7 @@ def waterfall(table: Table) -> Spec | None:
     if len(rows) < 2:
         return None
     y = {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": WIDE_LABELS}
-    x = {"type": "quantitative", "title": "throughput over the start"}
+    x = {"type": "quantitative", "title": "throughput over the start", "axis": {"tickCount": 5}}
     return {
         "width": WIDTH - 120,
         "height": 26 * len(rows),

@@ -33,7 +33,14 @@ STYLE: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
-    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "domain": False, "tickSize": 4},
+    "axis": {
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "domain": False,
+        "tickSize": 4,
+        "labelSeparation": 8,
+    },
     "legend": {"labelFontSize": 12},
     "title": {"fontSize": 13, "anchor": "start"},
 }
@@ -47,11 +54,6 @@ class Card(NamedTuple):
     heat: dict[int, float]  # id of a cell: 0 (best) to 1 (worst)
     chart: str  # SVG, or ""
     unavailable: str
-
-    @property
-    def flagged(self) -> bool:
-        """Whether any figure carries a flag, so that the others leave room for one."""
-        return any(cell.flags for cell in figures.cells(self.table))
 
     @property
     def compared(self) -> bool:

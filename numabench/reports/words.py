@@ -155,7 +155,8 @@ def _whose(name: str) -> str:
 def slug(table: Table) -> str:
     """A name for a table that can stand in a file name or an address."""
     title = table.title.split(",")[0].lower()
-    return re.sub(r"[^a-z0-9]+", "-", f"{table.experiment} {title.removeprefix(table.experiment)}").strip("-")
+    title = re.sub(rf"^{table.experiment}(?![a-z])", "", title)
+    return re.sub(r"[^a-z0-9]+", "-", f"{table.experiment} {title}").strip("-")
 
 
 def shades(table: Table) -> dict[int, float]:

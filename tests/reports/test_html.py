@@ -209,6 +209,7 @@ def test_links_are_coloured_from_no_penalty_on() -> None:
 
 def test_figures_as_files(record: Record, tmp_path: Path) -> None:
     names = html.figure_names(record)
+    assert {"gemm-f32-n-1024", "stride-strided-access"} <= set(names)
     assert {"machine", "roofline"} <= set(names)
     for name in names:
         assert ET.fromstring(html.figure(record, name, "svg")).tag.endswith("svg")
@@ -253,6 +254,25 @@ def test_story_is_a_waterfall_over_its_start() -> None:
     assert [(row["ratio"], row["low"]) for row in spec["data"]["values"]] == [(1.0, 1.0), (1.4, 1.3)]
     assert "1.40x [1.30, 1.50]" in spec["data"]["values"][1]["said"]
     assert ET.fromstring(html.svg(spec)).tag.endswith("svg")
+
+
+def test_a_matrix_keeps_the_order_of_its_rows_and_columns() -> None:
+    cells = [[Cell(unavailable="itself") if i == j else Cell(value=1.0 + i + j) for j in range(3)] for i in range(3)]
+    names = ("CPU 0", "CPU 1", "CPU 2")
+    table = Table(
+        experiment="x",
+        title="x",
+        unit="ns",
+        better="low",
+        corner="",
+        columns=names,
+        rows=tuple((name, tuple(row)) for name, row in zip(names, cells, strict=True)),
+        matrix=True,
+    )
+    spec = figures.heat(table)
+    assert spec
+    texts = [one for one in re.findall(r"<text[^>]*>([^<]*)</text>", html.svg(spec)) if one.startswith("CPU")]
+    assert texts == [*names, *names]
 
 
 def test_knee_and_the_fitted_models_are_drawn_into_their_own_curve() -> None:
