@@ -308,4 +308,4 @@ def test_loaded_latency_has_a_curve_of_its_own_per_mix_and_pair() -> None:
     tables = session.tables(record)
     cases = {(s.case.initiator, s.case.target, s.case.params.get("source"), s.case.kernel) for s in record.series}
     assert len({table.title for table in tables}) == len(tables) == len(cases) > 3
-    assert all(table.columns == ("ns",) for table in tables)
+    assert all(table.columns == ("ns", "p99 ns") for table in tables)
