@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from statistics import median
 from typing import Any
@@ -371,12 +371,23 @@ def _odd(
     )
 
 
-def doubted(checks: Sequence[Check]) -> list[Check]:
-    """On a machine that was busy or restricted a figure cannot fail it: what failed by figures is suspect."""
-    hindered = any(check.layer == "preflight" and check.verdict == "INCONCLUSIVE" for check in checks)
+def doubted(checks: Sequence[Check], hindered: Collection[tuple[str, str]] = ()) -> list[Check]:
+    """Where others were at work a figure cannot fail the machine: what failed by it is suspect.
+
+    So are all figures of a machine that was busy or restricted, and those ``hindered`` (metric, instance).
+    """
+    everywhere = any(check.layer == "preflight" and check.verdict == "INCONCLUSIVE" for check in checks)
+    metrics_of = {name for name, _ in hindered}
+
+    def doubtful(check: Check) -> bool:
+        if check.verdict != "FAIL" or check.layer not in ("spec", "baseline", "symmetry"):
+            return False
+        some = check.name in metrics_of if check.instance in _PICK else (check.name, check.instance) in hindered
+        return everywhere or (some and check.layer != "symmetry")  # whose odd cells were measured again
+
     return [
         msgspec.structs.replace(check, verdict="SUSPECT", text=f"{check.text} while others were at work".strip())
-        if hindered and check.verdict == "FAIL" and check.layer in ("spec", "baseline", "symmetry")
+        if doubtful(check)
         else check
         for check in checks
     ]

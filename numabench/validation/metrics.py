@@ -16,7 +16,8 @@ from numabench.validation import details
 
 Values = dict[str, dict[str, tuple[float, ...]]]  # metric: instance: one figure a round
 
-DOUBTS = ("contended", "stolen", "throttled", "cache_suspect")
+OTHERS = ("contended", "stolen", "throttled")
+DOUBTS = (*OTHERS, "cache_suspect")
 
 
 class Metric(NamedTuple):
@@ -202,6 +203,23 @@ def shares(series: Iterable[Series]) -> dict[str, tuple[float, ...]]:
 def flagged(series: Sequence[Series]) -> dict[str, int]:
     """{flag: series that carry it} for what others did to the machine meanwhile, and for buffers that caches hold."""
     return {flag: count for flag in DOUBTS if (count := sum(flag in one.flags for one in series))}
+
+
+def hindered(series: Sequence[Series], machine: Machine) -> set[tuple[str, str]]:
+    """(metric, instance) of the figures that others had a part in: made of a series that says so."""
+    busy = [
+        (row.name, pair)
+        for row in REGISTRY
+        if row.kernel
+        for pair, one in of(series, row.experiment, row.kernel).items()
+        if _busy(one)
+    ]
+    found = {(name, instance(pair)) for name, pair in busy}
+    return found | {(metric, at) for metric, at, one in details.details(series, machine) if _busy(one)}
+
+
+def _busy(one: Series) -> bool:
+    return any(flag in one.flags for flag in OTHERS)
 
 
 def cells(machine: Machine, series: Mapping[Pair, Series]) -> dict[Pair, Cell]:

@@ -68,7 +68,8 @@ def validate(
         checks.append(
             Check(layer="preflight", name="measured", verdict="INCONCLUSIVE", reason="NO_DATA", text="no figure at all")
         )
-    checks = sorted(layers.doubted(checks), key=lambda check: WORST_FIRST.index(check.verdict))
+    doubted = layers.doubted(checks, metrics.hindered(measured, record.machine))
+    checks = sorted(doubted, key=lambda check: WORST_FIRST.index(check.verdict))
     verdict = _verdict(checks, bool(spec or baseline))
     seen = causes.observed(known, checks, faults, values)
     return Result(

@@ -206,6 +206,21 @@ def test_a_fault_seen_twice_is_not_laid_on_neighbours_that_disturbed_a_few_cases
     assert result.causes[0].name == "memory of one node slow"
 
 
+def test_only_the_figures_that_others_had_a_part_in_are_suspect_at_most() -> None:
+    slow = made(lambda family, i, j: 0.5 if family == "bw.read" and i == j == 1 else 1.0)
+
+    def verdicts(busy: tuple[int, int]) -> set[str]:
+        series = [
+            msgspec.structs.replace(one, flags=("contended",)) if (one.case.initiator, one.case.target) == busy else one
+            for one in slow.series
+        ]
+        checks = validate(msgspec.structs.replace(slow, series=tuple(series)), spec=SPEC).checks
+        return {c.verdict for c in checks if (c.layer, c.label) == ("spec", "bw.read.local[node1]")}
+
+    assert verdicts((0, 0)) == {"FAIL"}
+    assert verdicts((1, 1)) == {"SUSPECT"}
+
+
 @pytest.mark.parametrize(("after", "verdict"), [(2, "PASS"), (9, "WARN")])
 def test_heat_during_the_run_is_told_and_named(after: int, verdict: str) -> None:
     told = dimms() | {"thermal_throttles": {"0": 1, "1": 2}}
