@@ -197,7 +197,9 @@ def test_errors_are_one_line(words: list[str], code: int, said: str) -> None:
 
 def test_interrupt_ends_the_trial_and_its_command() -> None:
     command = [sys.executable, "-m", "numabench", "ab", "--a", "sleep 98.7", "--b", "true"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A signal that comes while coverage holds its lock leaves it locked for good.
+    untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    with subprocess.Popen(command, env=untraced, stderr=subprocess.PIPE, text=True) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while not children.read_text():
             time.sleep(0.01)
