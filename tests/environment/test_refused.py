@@ -65,6 +65,11 @@ def rows() -> list[tuple[str, ...]]:
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
 
+def no_better_than_inferred(series: dict[str, Any]) -> bool:
+    """A neighbour of this machine may take it lower, a refused call may not."""
+    return series["trust"] == "inferred" or FATAL.keys() & set(series["flags"]) == {"stolen"}
+
+
 def test_every_call_has_a_row() -> None:
     said = " ".join(row[0] for row in rows())
     for name in (*POLICY, "sched_setaffinity", "perf_event_open", "hugetlb", "madvise"):
@@ -96,7 +101,7 @@ def test_the_document_says_what_happens(row: tuple[str, ...]) -> None:
     proof = {"as before": "move_pages", "timing, if nodes differ": "none"}
     assert series["evidence"]["placement_how"] == how[placed_by]
     assert series["evidence"]["proof"] == proof.get(proven_by, proven_by)
-    assert trust != "inferred" or series["trust"] == "inferred"
+    assert trust != "inferred" or no_better_than_inferred(series)
 
 
 def test_nothing_refused() -> None:
@@ -165,7 +170,7 @@ def test_nothing_tells_where_pages_are() -> None:
     assert series["evidence"]["proof"] == "none"
     assert series["evidence"]["pages_checked"] == 0
     assert "unverified_placement" in series["flags"]
-    assert series["trust"] == "inferred"
+    assert no_better_than_inferred(series)
 
 
 def test_threads_that_cannot_be_pinned_end_it_in_one_line() -> None:
