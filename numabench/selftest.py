@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -23,6 +23,7 @@ State = Literal["caught", "missed", "unavailable", "clean", "false alarm"]
 OTHERS = frozenset(
     {"contended", "stolen", "throttled", "freq_moved", "not_steady", "skewed", "sibling_busy", "migration_suspected"}
 )
+HINDERED = frozenset({"contended", "stolen", "throttled"})  # by what slows a pass for a while
 EXPECTED = frozenset({"topology_unproven", "cache_suspect", "page_kind_mixed", "unverified_placement"})
 CLEAN_PASSES = 3
 
@@ -66,24 +67,32 @@ def _method(shown: methods.Wrong) -> Outcome:
 def _clean(machine: Machine, kernel: str) -> tuple[Outcome, frozenset[str]]:
     """Passes without a fault: what most raise by themselves is a false alarm, unless others on the machine caused it.
 
-    As in a run, a flag of a single pass is noise of that pass.
+    As in a run, a flag of a single pass is noise of that pass; a pass that others took part in tells nothing of ours.
     """
     began = time.monotonic()
     try:
         with Bench(machine) as bench:
             case = bench.clean(kernel)
-            seen_by = Counter(flag for number in range(CLEAN_PASSES) for flag in bench.ordinary(case, number).flags)
-            flags = frozenset(flag for flag, count in seen_by.items() if 2 * count > CLEAN_PASSES)
+            passes = [frozenset(bench.ordinary(case, number).flags) for number in range(CLEAN_PASSES)]
     except NumabenchError as error:
         state, seen, flags = "unavailable", str(error), frozenset[str]()
     else:
-        alarms = flags - OTHERS - EXPECTED - ({"not_plateau"} if case.cache_suspect else set())
-        state = "false alarm" if alarms else "clean"
+        flags = _most(passes)
+        alone = [found for found in passes if not found & HINDERED]
+        alarms = _most(alone) - OTHERS - EXPECTED - ({"not_plateau"} if case.cache_suspect else set())
+        state = "false alarm" if alarms else "clean" if alone else "unavailable"
         seen = ", ".join(sorted(alarms or flags)) or "no flag"
     took = time.monotonic() - began
     fools = "nothing: there is none"
     outcome = Outcome(fault=f"no fault ({kernel})", fools=fools, state=state, seen=seen, seconds=took)  # type: ignore[arg-type]
     return outcome, flags
+
+
+def _most(passes: Sequence[frozenset[str]]) -> frozenset[str]:
+    """Flags of more than half of them."""
+    return frozenset(
+        flag for flag, count in Counter(flag for found in passes for flag in found).items() if 2 * count > len(passes)
+    )
 
 
 def _try(fault: Fault, machine: Machine, usual: frozenset[str]) -> Outcome:

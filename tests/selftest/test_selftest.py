@@ -108,7 +108,30 @@ def test_a_neighbour_in_the_first_round_is_no_learning(machine: Machine) -> None
 def test_nothing_planted_is_clean(machine: Machine) -> None:
     for kernel in ("read", "chase"):
         outcome, _ = selftest._clean(machine, kernel)
-        assert outcome.state == "clean", outcome
+        hindered = selftest.HINDERED & set(outcome.seen.split(", "))
+        assert outcome.state == ("unavailable" if hindered and outcome.state != "clean" else "clean"), outcome
+
+
+@pytest.mark.parametrize(
+    ("flags", "state"),
+    [
+        (((), ("not_plateau",), ("not_plateau",)), "false alarm"),
+        ((("contended", "not_plateau"), ("contended", "not_plateau"), ()), "clean"),
+        ((("contended", "not_plateau"), ("not_plateau",), ("not_plateau",)), "false alarm"),
+        ((("contended",),) * 3, "unavailable"),
+    ],
+)
+def test_an_alarm_is_of_passes_that_nobody_hindered(
+    flags: tuple[tuple[str, ...], ...], state: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Bench(machine) as bench:
+        large = msgspec.structs.replace(bench.case(), cache_suspect=False)
+        sample = bench.ordinary(large)
+    passes = [msgspec.structs.replace(sample, flags=found) for found in flags]
+    monkeypatch.setattr(Bench, "ordinary", lambda self, case, number=0: passes[number])
+    monkeypatch.setattr(Bench, "clean", lambda self, kernel: large)
+    outcome, _ = selftest._clean(machine, "read")
+    assert outcome.state == state, outcome
 
 
 def test_the_command_agrees_with_its_exit_code() -> None:
