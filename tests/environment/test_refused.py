@@ -22,6 +22,7 @@ from numabench.doctor import finding
 from numabench.environment import free_huge_pages
 from numabench.machine import Machine
 from numabench.memory import Proof
+from numabench.series import FATAL
 
 REFUSE = Path(__file__).with_name("refuse.py")
 RUN = ("run", "latency", "--size", "8MiB", "--pages", "base", "--passes", "2", "--profile", "quick", "--json")
