@@ -232,6 +232,7 @@ static int step(nmb_instance *x, nmb_args *args, unsigned skip)
             works[i].args.stop = args->stop;
             works[i].args.clock = args->clock;
             results[i] = works[i].kernel->fn(&works[i].args, works[i].loops);
+            args->ran |= works[i].args.ran;
         } else if (nmb_is_barrier(&works[i])) {
             if (nmb_barrier_wait(&x->barrier, x->threads, x->wait, args->stop, NULL, NULL))
                 return -ECANCELED;

@@ -190,8 +190,10 @@ typedef struct nmb_args {
     size_t scratch_bytes;
     size_t mc, kc, nc;
     unsigned transposed;
+    unsigned ran; /* nmb_ran of every kernel called with it: each says itself what it was compiled as */
 } nmb_args;
 
+enum nmb_ran { NMB_RAN_SCALAR = 1, NMB_RAN_AVX2 = 2, NMB_RAN_AVX512 = 4, NMB_RAN_NEON = 8 };
 enum nmb_transposed { NMB_A_TRANSPOSED = 1, NMB_B_TRANSPOSED = 2 };
 
 /* Runs `loops` rounds and returns a value that depends on all data read, so that no load can be removed. */
@@ -304,7 +306,8 @@ typedef struct nmb_stamp {
     double core_hz_before, core_hz_after; /* 0 when not asked for */
     uint64_t voluntary_switches, involuntary_switches, minor_faults;
     int cpu_start, cpu_end;
-    int error; /* -errno of a SETUP kernel, or of reading the evidence */
+    unsigned ran; /* nmb_ran of the kernels called; 0: a SETUP kernel, which has no tier */
+    int error;    /* -errno of a SETUP kernel, or of reading the evidence */
 } nmb_stamp;
 
 enum nmb_run_flag { NMB_RUN_CORE_HZ = 1 };

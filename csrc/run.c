@@ -59,6 +59,7 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
 
     args.stop = (const int *)&team->stop;
     args.clock = &team->clock;
+    args.ran = 0;
     if (work->kernel->flags & NMB_COLLECTIVE)
         args.seed += team->start;     /* the same for all, never twice */
     if (!work->loops && now >= end) { /* more threads than CPUs: this one's turn came after the window */
@@ -93,6 +94,7 @@ static void run_kernel(nmb_team *team, nmb_work *work, nmb_stamp *stamp)
     stamp->end = work->loops ? nmb_clock_now(&team->clock) : now;
     stamp->elements = work->kernel->flags & NMB_COLLECTIVE && atomic_load(&team->stop) ? 0 : done;
     stamp->sink = sink;
+    stamp->ran = args.ran;
     if (!work->loops)
         work->offset = offset;
     for (unsigned i = 0; i < NMB_MAX_CHAINS; i++)

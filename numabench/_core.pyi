@@ -13,6 +13,7 @@ PAGE_KINDS: tuple[str, ...]
 POLICIES: tuple[str, ...]
 LAYOUTS: tuple[str, ...]
 WAITS: tuple[str, ...]
+TIERS: tuple[str, ...]
 
 class Stamp(NamedTuple):
     cpu: int
@@ -28,6 +29,7 @@ class Stamp(NamedTuple):
     minor_faults: int
     cpu_start: int
     cpu_end: int
+    tier: str  # as which what ran was compiled, by its own word; joined by + if several
 
 class Smaps(NamedTuple):
     rss: int

@@ -24,13 +24,14 @@ RING_JOBS = ("ring_order", "ring_shuffle", "ring_link", "ring_prove")
 PAGE_KINDS = ("base", "thp", "2M", "1G", "any")
 POLICIES = ("local", "bind", "preferred", "interleave", "weighted")
 LAYOUTS = ("nn", "tn", "nt", "tt")  # A and B: n as it is, t transposed; the position's bits are nmb_transposed
+TIERS = ("scalar", "avx2", "avx512", "neon")  # the position's bit is nmb_ran
 WAITS = ("spin", "futex", "polite")
 DEF POLL_MS = 100
 
 Stamp = namedtuple(
     "Stamp",
     "cpu start_ns end_ns elements calls sink core_hz_before core_hz_after voluntary_switches involuntary_switches "
-    "minor_faults cpu_start cpu_end",
+    "minor_faults cpu_start cpu_end tier",
 )
 Smaps = namedtuple("Smaps", "rss anon_huge swap kernel_page mmu_page")
 _UNSUPPORTED = {_errno.ENOSYS, _errno.EOPNOTSUPP}

@@ -141,6 +141,7 @@ cdef extern from "nmb.h" nogil:
         double core_hz_before, core_hz_after
         uint64_t voluntary_switches, involuntary_switches, minor_faults
         int cpu_start, cpu_end, error
+        unsigned ran
     int nmb_team_create(const nmb_clock *clock, const int *cpus, size_t count, nmb_team **out)
     void nmb_team_destroy(nmb_team *team)
     size_t nmb_team_size(const nmb_team *team)

@@ -366,6 +366,7 @@ cdef class Team:
                     self.cpus[i], (s.start - origin) * scale, (s.end - origin) * scale, s.elements, s.calls,
                     s.sink, s.core_hz_before, s.core_hz_after, s.voluntary_switches, s.involuntary_switches,
                     s.minor_faults, s.cpu_start, s.cpu_end,
+                    "+".join([name for bit, name in enumerate(TIERS) if s.ran >> bit & 1]),
                 )
             )
         return result

@@ -63,6 +63,17 @@ def kernel(name: str, tier_name: str = "best") -> _core.Kernel:
     return found[name]
 
 
+def tiers_seen(said: Iterable[str]) -> str:
+    """As which the functions that ran were compiled, by the word of each (nmb.h: nmb_ran); joined by + if several."""
+    names = {name for word in said for name in word.split("+")}
+    return "+".join(name for name in _core.TIERS if name in names)
+
+
+def wrong_tier(asked: str, seen: str) -> bool:
+    """Whether anything else ran than the tier asked for. Only what the system itself does has none and says nothing."""
+    return seen not in ("", tier(asked).name)
+
+
 def app_bytes(found: _core.Kernel) -> int:
     """Bytes read and written per element, as STREAM counts them."""
     return found.bytes_read + found.bytes_written

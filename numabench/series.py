@@ -148,7 +148,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     migrated: int = 0
     cpus_asked: tuple[int, ...] = ()
     cpus_seen: tuple[int, ...] = ()
-    tier: str = ""
+    tier: str = ""  # as which what ran was compiled, by its own word; empty: only the system ran
     variant: str = ""  # which of the tier's ways the CPU took, where there are several
     clock: str = ""
     clock_share: float = 0.0  # of the windows that reading the clock takes

@@ -18,6 +18,7 @@ static inline size_t nmb_blas1_head(const void *p, size_t size, size_t n)
 #define NMB_DOT(tag, target, elem, S, V, ZERO, STEP, MAC, ADD, END, ONE)                                               \
     static target uint64_t nmb_dot_##tag(nmb_args *args, uint64_t loops)                                               \
     {                                                                                                                  \
+        nmb_say_tier(args);                                                                                            \
         const elem *const a = args->a, *const b = args->b;                                                             \
         const size_t n = args->bytes / sizeof(elem), head = nmb_blas1_head(a, sizeof(elem), n), step = (STEP);         \
         uint64_t total = 0;                                                                                            \
@@ -53,6 +54,7 @@ static inline size_t nmb_blas1_head(const void *p, size_t size, size_t n)
 #define NMB_AXPY(tag, elem)                                                                                            \
     static uint64_t nmb_axpy_##tag(nmb_args *args, uint64_t loops)                                                     \
     {                                                                                                                  \
+        nmb_say_tier(args);                                                                                            \
         elem *const a = args->a;                                                                                       \
         const elem *const b = args->b, s = (elem)args->scalar;                                                         \
         const size_t n = args->bytes / sizeof(elem), head = nmb_blas1_head(a, sizeof(elem), n);                        \

@@ -111,6 +111,7 @@ static uint64_t nmb_chase_timed(nmb_args *args, uint64_t loops)
 
 static uint64_t nmb_chase(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     uint64_t sum = 0;
     if (args->ticks)
         return nmb_chase_timed(args, loops);

@@ -13,6 +13,7 @@ static inline nmb_vu nmb_gather_line(nmb_vu sum, const uint64_t *p)
 
 static uint64_t nmb_gather(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     const uint32_t *const first = args->b, *const end = first + args->k, *at = args->cursor[0];
     const size_t lines = args->chains, words = lines * NMB_LINE / sizeof(uint64_t);
     const uint64_t *const table = args->a;
@@ -42,6 +43,7 @@ static uint64_t nmb_gather(nmb_args *args, uint64_t loops)
 #define NMB_SCATTER_KERNEL(name, VALUE, LINE, END)                                                                     \
     static uint64_t name(nmb_args *args, uint64_t loops)                                                               \
     {                                                                                                                  \
+        nmb_say_tier(args);                                                                                            \
         const uint32_t *const first = args->b, *const end = first + args->k, *at = args->cursor[0];                    \
         const size_t words = args->chains * (size_t)NMB_LINE / sizeof(double);                                         \
         double *const table = args->a;                                                                                 \

@@ -333,6 +333,7 @@ static GEMM_TARGET int GEMM_NAME(once)(const nmb_args *x, size_t mc, size_t kc, 
 
 static GEMM_TARGET uint64_t NMB_CAT(nmb_gemm_, GEMM_TAG)(nmb_args *x, uint64_t loops)
 {
+    nmb_say_tier(x);
     const GEMM_T *c = x->c;
     const size_t mc = nmb_gemm_block(x->m, x->mc ? x->mc : GEMM_MC, GEMM_MR);
     const size_t kc = nmb_gemm_block(x->k, x->kc ? x->kc : GEMM_NAME(kc), GEMM_NAME(line));

@@ -272,6 +272,7 @@ static GEMV_TARGET int GEMV_NAME(once)(const nmb_args *args)
 
 static GEMV_TARGET uint64_t NMB_CAT(nmb_gemv_, GEMV_TAG)(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     if (!args->m || !args->n)
         return 0;
     while (loops-- && GEMV_NAME(once)(args)) {

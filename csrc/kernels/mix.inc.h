@@ -6,6 +6,7 @@
 #define NMB_MIX_KERNEL(name, VALUE, LINE, END)                                                                         \
     static uint64_t name(nmb_args *args, uint64_t loops)                                                               \
     {                                                                                                                  \
+        nmb_say_tier(args);                                                                                            \
         const size_t step = NMB_LINE / sizeof(double);                                                                 \
         const size_t turn = args->m + args->n, turns = args->bytes / NMB_LINE / turn;                                  \
         nmb_vu x = nmb_vu_zero(), y = x;                                                                               \

@@ -27,6 +27,7 @@ enum { PEAK_CHAINS = 12 };
 #define NMB_PEAK(tag, target, elem, vec, operand, zero, store, one, keep, mac)                                         \
     static target uint64_t nmb_peak_##tag(nmb_args *args, uint64_t loops)                                              \
     {                                                                                                                  \
+        nmb_say_tier(args);                                                                                            \
         vec acc[PEAK_CHAINS];                                                                                          \
         operand x = one, y = one;                                                                                      \
         elem lanes[sizeof(vec) / sizeof(elem)];                                                                        \

@@ -42,6 +42,7 @@ static inline int nmb_await(const nmb_args *args, const uint64_t *word, uint64_t
 /* Two lines with one writer each: a store is seen by the loads of the other side. */
 static uint64_t nmb_pingpong_flag(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     uint64_t *ask = args->shared, *answer = ask + NMB_PAD / sizeof *ask, value = nmb_turn_zero(args), round;
     uint64_t *own = args->part ? answer : ask, *other = args->part ? ask : answer;
     for (round = 0; round < loops; round++) {
@@ -60,6 +61,7 @@ static uint64_t nmb_pingpong_flag(nmb_args *args, uint64_t loops)
 /* One line; polls by the compare-and-swap itself, as core-to-core-latency (N. Viennot) does. */
 static uint64_t nmb_pingpong_cas(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     uint64_t *line = args->shared, value = nmb_turn_zero(args) + args->part, round;
     if (!args->part)
         __atomic_store_n(line, value, __ATOMIC_RELEASE);
@@ -81,6 +83,7 @@ static uint64_t nmb_pingpong_cas(nmb_args *args, uint64_t loops)
 /* One line; polls by loads, takes its turn by an atomic addition. */
 static uint64_t nmb_pingpong_add(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     uint64_t *line = args->shared, value = nmb_turn_zero(args) + args->part, round;
     if (!args->part)
         __atomic_store_n(line, value, __ATOMIC_RELEASE);
@@ -100,6 +103,7 @@ static uint64_t nmb_pingpong_add(nmb_args *args, uint64_t loops)
  * 7 (round + 1). */
 static uint64_t nmb_queue(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     const uint64_t slots = args->bytes / NMB_LINE, zero = nmb_turn_zero(args);
     uint64_t *slot = args->a, *const end = slot + slots * NMB_LINE_WORDS, *count = args->shared;
     uint64_t sum = 0, taken = 0;
@@ -134,6 +138,7 @@ static uint64_t nmb_queue(nmb_args *args, uint64_t loops)
  * that the additions found. */
 static uint64_t nmb_contend_add(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     uint64_t *line = args->shared, last = 0;
     for (uint64_t round = 0; round < loops; round++)
         last = __atomic_fetch_add(line, 1, __ATOMIC_ACQ_REL);

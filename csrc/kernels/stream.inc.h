@@ -64,6 +64,7 @@ static inline void nmb_vd_store_pair(double *p, nmb_vd v, nmb_vd w)
  * without which arithmetic and not L1 would set the pace. */
 static uint64_t nmb_stream_read(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     const uint64_t *a = args->a;
     const size_t n = args->bytes / sizeof(uint64_t), head = nmb_head(a, n);
     uint64_t total = 0, chain = 1;
@@ -110,6 +111,7 @@ static uint64_t nmb_stream_read(nmb_args *args, uint64_t loops)
 #define NMB_STREAM_KERNEL(name, ELEM, VEC, PAIR, AHEAD, END)                                                           \
     static uint64_t name(nmb_args *args, uint64_t loops)                                                               \
     {                                                                                                                  \
+        nmb_say_tier(args);                                                                                            \
         double *const a = args->a;                                                                                     \
         const double *const b = args->b, *const c = args->c, *const d = args->d;                                       \
         const size_t n = args->bytes / sizeof(double), head = nmb_head(a, n);                                          \

@@ -12,6 +12,7 @@
 
 static uint64_t nmb_stride_read(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     const size_t s = args->stride, s3 = 3 * s, s5 = 5 * s, s7 = 7 * s;
     const size_t count = args->bytes / s + (args->bytes % s != 0);
     uint64_t total = 0;
@@ -42,6 +43,7 @@ static uint64_t nmb_stride_read(nmb_args *args, uint64_t loops)
 
 static uint64_t nmb_stride_write(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     const size_t s = args->stride, s3 = 3 * s, s5 = 5 * s, s7 = 7 * s;
     const size_t count = args->bytes / s + (args->bytes % s != 0);
 

@@ -3,6 +3,7 @@
 
 static uint64_t nmb_sync_barrier(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     uint64_t round;
     for (round = 0; round < loops; round++) {
         if (nmb_barrier_wait(args->shared, args->parts, args->wait, args->stop, NULL, NULL))
@@ -43,6 +44,7 @@ static void nmb_allreduce_span(const nmb_args *args, size_t from, size_t to)
  * lines over all vectors and writes it into all results, between two barriers. */
 static uint64_t nmb_allreduce_f32(nmb_args *args, uint64_t loops)
 {
+    nmb_say_tier(args);
     const size_t n = args->bytes / sizeof(float), lines = (n + NMB_LINE_FLOATS - 1) / NMB_LINE_FLOATS;
     const size_t from = lines * args->part / args->parts * NMB_LINE_FLOATS;
     const size_t to = lines * (args->part + 1) / args->parts * NMB_LINE_FLOATS;

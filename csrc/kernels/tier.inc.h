@@ -4,6 +4,21 @@
 #include "../nmb.h"
 #include "vec.h"
 
+/* What the compiler was told to compile this file as, by its own word: not what the file or the build calls it. On
+ * AArch64 every tier may use the same instructions. */
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define NMB_COMPILED NMB_RAN_AVX512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define NMB_COMPILED NMB_RAN_AVX2
+#elif NMB_TIER_NEON && defined(__ARM_NEON)
+#define NMB_COMPILED NMB_RAN_NEON
+#else
+#define NMB_COMPILED NMB_RAN_SCALAR
+#endif
+
+/* The first thing every kernel does, once a call. */
+static inline void nmb_say_tier(nmb_args *args) { args->ran |= NMB_COMPILED; }
+
 #include "blas1.inc.h"
 #include "chase.inc.h"
 #include "gather.inc.h"

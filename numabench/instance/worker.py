@@ -86,6 +86,7 @@ def _run(built: Built, order: dict[str, int]) -> dict[str, Any]:
         "op_ns": built.instance.op_ns(built.clock),
         "cpus_seen": sorted({cpu for s in stamps for cpu in (s.cpu_start, s.cpu_end)}),
         "pinned": all(s.cpu in (_core.ANY_CPU, s.cpu_start) and s.cpu in (_core.ANY_CPU, s.cpu_end) for s in stamps),
+        "tier": kernels.tiers_seen(s.tier for s in stamps),
         "switches": sum(s.involuntary_switches for s in stamps),
         "faults": sum(s.minor_faults for s in stamps),
     }

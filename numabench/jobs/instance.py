@@ -33,11 +33,8 @@ FAR_S, FIXED_STEPS = 60.0, 5
 
 def seconds(group: Sequence[Case], options: Options) -> float:
     """Forecast of one pass: start, load, warm up, windows, arrivals at their rates."""
-    found = 0.0
-    for case in group:
-        count = int(case.params.get("requests", 0))
-        found += WINDOW_S[options.profile] + (10.0 if count else 0.0)
-    return 1.0 + WARM_S[options.profile] + found
+    arrivals = sum(10.0 for case in group if int(case.params.get("requests", 0)))
+    return 1.0 + WARM_S[options.profile] + len(group) * WINDOW_S[options.profile] + arrivals
 
 
 def model_of(case: Case) -> presets.Model:
@@ -363,7 +360,7 @@ def _evidence(
         migrated=sum(proof["migrated"] for proof in proofs),
         cpus_asked=case.cpus,
         cpus_seen=tuple(sorted({cpu for answer in answers for cpu in answer["cpus_seen"]})),
-        tier=kernels.tier(case.tier).name,
+        tier=kernels.tiers_seen(answer["tier"] for answer in answers),
         clock="monotonic",
         switches=sum(answer["switches"] for answer in answers),
         faults=sum(answer["faults"] for answer in answers),
@@ -388,6 +385,7 @@ def _flags(
         "misplaced": seen.pages_misplaced > 0 and not roams,
         "not_resident": seen.pages_absent > 0,
         "migrated": seen.migrated > 0 and not roams,
+        "wrong_tier": kernels.wrong_tier(case.tier, seen.tier),
         "unpinned": case.params["binding"] == "cores" and not all(a["pinned"] for r in [run] if r for a in r.answers),
         "bad_result": len({a["checksum"] for a in fleet.answers}) > 1 or len({p["outputs"] for p in proofs}) > 1,
         "generator_late": run is not None and tails.late(run.late, run.services),

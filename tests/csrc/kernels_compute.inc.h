@@ -219,3 +219,16 @@ static void check_gather(const char *tier, const nmb_kernel *kernel)
         }
     report(tier, kernel, "sums of rows", cases, wrong);
 }
+
+/* Called with nothing to do, every kernel still says what it was compiled as. */
+static void check_tier(const char *tier, const nmb_kernel *kernel)
+{
+    static const char *const names[] = {"scalar", "avx2", "avx512", "neon"}; /* in the order of nmb_ran's bits */
+    static _Alignas(NMB_PAD) unsigned char lines[2 * NMB_PAD];
+    nmb_args args = {
+        .parts = 1, .stride = sizeof(double), .chains = 1, .m = 1, .shared = lines, .a = lines, .b = lines};
+    kernel->fn(&args, 0);
+    for (unsigned i = 0; i < COUNT(names); i++)
+        if (!strcmp(tier, names[i]))
+            report(tier, kernel, "says its tier", 1, args.ran == 1u << i ? NULL : "it says another, or nothing");
+}

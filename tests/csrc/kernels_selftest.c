@@ -176,9 +176,10 @@ static const char *check_case(const nmb_kernel *kernel, const size_t *offset, si
     buffers_fill();
     nmb_args args = arguments(offset, n, stride);
     args.delay = strcmp(kernel->family, "stream") ? 0 : n % 4; /* none or a few cycles, to the same effect */
-    const nmb_args before = args;
+    nmb_args before = args;
     uint64_t want;
     const uint64_t got = kernel->fn(&args, loops);
+    before.ran = args.ran;
     if (!reference(kernel, &args, offset, n, loops, n ? *array(0, offset[0]) : 0.0, &want))
         return "no reference";
     if (buffers_differ())
@@ -351,6 +352,8 @@ int main(int argc, char **argv)
         }
         for (size_t k = 0; k < tiers[t].count; k++) {
             const nmb_kernel *kernel = &tiers[t].kernels[k];
+            if (!(kernel->needs & ~features))
+                check_tier(tiers[t].name, kernel);
             if (!strcmp(kernel->family, "stream") || !strcmp(kernel->family, "stride")) {
                 check_values(tiers[t].name, kernel);
                 check_accounting(tiers[t].name, kernel);

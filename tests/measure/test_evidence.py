@@ -55,6 +55,7 @@ def test_a_pass_as_it_should_be_raises_nothing() -> None:
         ({"seen": {"clock_off": -0.02}}, "clock_jumped"),
         ({"seen": {"proof": "none"}}, "unverified_placement"),
         ({"seen": {"page_kind_share": 0.98}}, "page_kind_mixed"),
+        ({"seen": {"tier": "none of them"}}, "wrong_tier"),
         ({"seen": {"switches": 50}}, "contended"),
         ({"seen": {"skew_ns": 1e5}}, "skewed"),
         ({"seen": {"twins": {"half": 1.06}}}, "not_plateau"),

@@ -6,6 +6,8 @@ from __future__ import annotations
 import pytest
 
 from numabench import kernels, session, tiers
+from numabench.backend import Hardware
+from numabench.machine import Machine
 from numabench.series import Case, Options
 from tests.fakes import Fake, two_nodes
 
@@ -56,3 +58,26 @@ def test_a_run_says_what_it_chose_by() -> None:
     assert {sample.evidence.tier for one in record.series for sample in one.samples} <= set(USABLE)
     record = session.run(["bandwidth"], Options(profile="quick", passes=3), machine=two_nodes(), backend=Fake())
     assert "tiers" not in record.environment
+
+
+@pytest.mark.parametrize("tier", USABLE)
+def test_what_ran_says_its_tier(tier: str) -> None:
+    asked = Case(
+        experiment="e",
+        kernel="read",
+        unit="GB/s",
+        better="high",
+        cpus=Machine.load().allowed_cpus[:1],
+        pages="base",
+        tier=tier,
+        bytes=1 << 20,
+    )
+    with Hardware(Machine.load(), Options(profile="quick")) as bench:
+        (sample,) = bench.measure([asked], 0, 0, 1)
+    assert sample.evidence.tier == tier
+    assert "wrong_tier" not in sample.flags
+
+
+def test_what_several_functions_say_is_told_once() -> None:
+    assert kernels.tiers_seen(["avx512", "scalar+avx512", "", "scalar"]) == "scalar+avx512"
+    assert kernels.tiers_seen([""]) == ""

@@ -10,7 +10,7 @@ import sys
 import msgspec
 import pytest
 
-from numabench import evidence, faults, selftest
+from numabench import evidence, faults, kernels, selftest
 from numabench.errors import NumabenchError
 from numabench.faults import FAULTS, Bench, Fault
 from numabench.machine import Machine
@@ -26,6 +26,7 @@ ALWAYS = (
     "clock too coarse",
     "loop optimised away",
     "clock that jumps",
+    "function of another tier",
 )
 
 
@@ -60,7 +61,8 @@ def test_a_guard_taken_out_is_a_miss(machine: Machine, monkeypatch: pytest.Monke
     """Otherwise the self-test could not fail."""
     monkeypatch.setattr(evidence, "impossible", lambda kernel, stamp: False)
     monkeypatch.setattr(evidence, "CLOCK_OFF", 1e9)
-    for name in ("loop optimised away", "clock that jumps"):
+    monkeypatch.setattr(kernels, "wrong_tier", lambda asked, seen: False)
+    for name in ("loop optimised away", "clock that jumps", "function of another tier"):
         assert selftest._try(BY_NAME[name], machine, frozenset()).state == "missed"
 
 
