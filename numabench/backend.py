@@ -11,7 +11,7 @@ from functools import partial
 from statistics import median
 from typing import Protocol, Self
 
-from numabench import _core, jobs, timing
+from numabench import _core, jobs, kernels, timing
 from numabench.analysis import stats
 from numabench.environment import FALLBACK_CLOCKS, Tree, Watch, moves
 from numabench.errors import NumabenchError
@@ -44,6 +44,7 @@ class Hardware:
         self.clock = _core.Clock("monotonic_raw" if fallback else None)
         self.balancing = env.text("proc/sys/kernel/numa_balancing") not in (None, "0")
         self.reference_s = partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
+        self.call_ns: dict[tuple[str, str], float | None] = {}  # of each kernel and tier, measured once
         self.teams: dict[tuple[int, ...], _core.Team] = {}
         self.members: dict[tuple[int, ...], frozenset[int]] = {}  # their threads
 
@@ -101,7 +102,7 @@ class Hardware:
         """Warm up, take the windows, prove: everything between two proofs of where the pages are."""
         with ExitStack() as stack:
             job = jobs.family(case).prepare(self, stack, case, buffers, seed, False)
-            apart = self._apart(case)
+            apart, call_ns = self._apart(case), self._call_ns(case)
             before = [buffer.proof() for buffer in buffers]
             cores = {other for cpu in case.cpus for other in self.machine.siblings(cpu)}
             watch = Watch(case.cpus, siblings=cores - set(case.cpus))
@@ -125,7 +126,7 @@ class Hardware:
             seen = Evidence(
                 placement_timed=placed,
                 clock_off=(ended - began) / 1e9 / (now - then) - 1 if now > then else -1.0,
-                **evidence(case, buffers, before, after, windows, changes, self.clock),  # type: ignore[arg-type]
+                **evidence(case, buffers, before, after, windows, changes, self.clock, call_ns),  # type: ignore[arg-type]
                 hand_over_ns=(apart, still) if apart and still else None,
                 cpu_moves=None if moves_before is None or moves_after is None else moves_after - moves_before,
                 awake=job.awake,
@@ -167,6 +168,16 @@ class Hardware:
         self.team(cpus)
         told = [moves(tid) for tid in self.members[cpus]]
         return int(sum(one[0] for one in told if one)) if all(told) else None
+
+    def _call_ns(self, case: Case) -> float | None:
+        """What a call of the case's kernel costs besides its elements; None for jobs that are more than its windows."""
+        if case.job:
+            return None
+        kernel = kernels.kernel(case.kernel, case.tier)
+        key = kernel.tier, kernel.name
+        if key not in self.call_ns:
+            self.call_ns[key] = timing.call_ns(kernel, case.cpus[0], self.clock)
+        return self.call_ns[key]
 
     def _apart(self, case: Case) -> float | None:
         """What a hand-over between the first and the last CPU costs, where CPUs may be moved; None elsewhere."""

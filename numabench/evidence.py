@@ -31,8 +31,12 @@ def evidence(
     windows: list[list[_core.Stamp]],
     changes: Disturbance,
     clock: _core.Clock,
+    call_ns: float | None = None,
 ) -> dict[str, object]:
-    """Fields of Evidence that every family shares, from two proofs and the stamps between them."""
+    """Fields of Evidence that every family shares, from two proofs and the stamps between them.
+
+    ``call_ns``: what a call of the kernel costs besides its elements (timing.call_ns).
+    """
     stamps = [stamp for window in windows for stamp in window]
     hz = [x for stamp in stamps for x in (stamp.core_hz_before, stamp.core_hz_after) if x]
     seen: dict[int, int] = {}
@@ -77,6 +81,9 @@ def evidence(
         "variant": kernels.kernel(case.kernel, case.tier).variant,
         "clock": clock.source,
         "clock_share": max((s.calls + 2) * clock.overhead_ns / max(s.end_ns - s.start_ns, 1.0) for s in stamps),
+        "call_share": None
+        if call_ns is None
+        else max(s.calls * call_ns / max(s.end_ns - s.start_ns, 1.0) for s in stamps),
         "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
         "switches": sum(stamp.involuntary_switches for stamp in stamps),
         "faults": sum(stamp.minor_faults for stamp in stamps),
@@ -126,7 +133,8 @@ def flags(
         # A binding exempts a buffer, and so do huge pages of the pool.
         "balancing_on": balancing and "first_touch" in seen.placement_how and case.pages not in HUGE_BYTES,
         **{flag: seen.twins.get(twin, 1.0) > limit for twin, (flag, limit) in TWINS.items()},
-        "timer_coarse": seen.clock_share > CLOCK_SHARE or span < CLOCK_STEPS * (clock.overhead_ns + clock.step_ns),
+        "timer_coarse": max(seen.clock_share, seen.call_share or 0.0) > CLOCK_SHARE
+        or span < CLOCK_STEPS * (clock.overhead_ns + clock.step_ns),
         "skewed": seen.skew_ns > 0.02 * span,
         "oversubscribed": len(set(case.cpus)) < len(case.cpus),
         "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,

@@ -152,6 +152,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = ""  # which of the tier's ways the CPU took, where there are several
     clock: str = ""
     clock_share: float = 0.0  # of the windows that reading the clock takes
+    # Of the windows, what calls of the kernel cost besides its elements, by its twin in the first cache; None: no twin
+    call_share: float | None = None
     core_hz_seen: tuple[float, float] = (0.0, 0.0)  # lowest and highest over the windows
     switches: int = 0  # involuntary context switches within the windows
     faults: int = 0

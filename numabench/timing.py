@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only timing tells: the node whose CPUs read pages fastest, and how far apart the cores behind CPUs are."""
+"""What only timing tells: the node that reads pages fastest, how far apart cores are, what a loop costs by itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numabench.machine import Machine
 from numabench.memory import Buffer
 
 WINDOWS, WINDOW_NS, BLOCK = 3, 5e6, 1 << 20
+TWIN_BYTES, TWIN_WINDOWS, TWIN_NS = 2048, 5, 5e5  # of an array: four of them stay in any first cache
+TWIN_ROUNDS, TWIN_LOADS = 16, 64  # a call; and twice as many
 CLEAR = 1.05  # the fastest must beat the next by so much
 LINES, LINE, ROUNDS = 5, 128, 200  # of a hand-over: the least of a few lines, some 0.1 ms each
 
@@ -32,6 +34,37 @@ def nearest(buffers: Sequence[Buffer], machine: Machine, team: Callable[[tuple[i
             rates[node] = max(rates.get(node, 0.0), stamp.elements / (stamp.end_ns - stamp.start_ns))
     best = sorted(rates, key=rates.__getitem__, reverse=True)
     return best[0] if len(best) > 1 and rates[best[0]] > CLEAR * rates[best[1]] else None
+
+
+def call_ns(kernel: _core.Kernel, cpu: int, clock: _core.Clock) -> float | None:
+    """What a call of a kernel costs besides its elements, ns: dispatch, setting up the loop, reading the clock.
+
+    Of a twin whose data stay in the first cache, calls of some rounds against calls of twice as many, whose difference
+    is the rounds; the least of a few windows each. None where data cannot stay there.
+    """
+    if kernel.nt or kernel.family not in ("stream", "blas1", "chase"):
+        return None
+    with _core.Region(4 * TWIN_BYTES) as region, _core.Team((cpu,), clock) as team:
+        region.as_array()[:] = 1.0
+
+        def per_call(times: int) -> float:
+            work = _twin(kernel, region, team, times)
+            taken = [team.run([work], window_ns=TWIN_NS)[0] for _ in range(TWIN_WINDOWS)]
+            return min((one.end_ns - one.start_ns) / max(one.calls, 1) for one in taken)
+
+        return max(2 * per_call(1) - per_call(2), 0.0)
+
+
+def _twin(kernel: _core.Kernel, region: _core.Region, team: _core.Team, times: int) -> _core.Work:
+    """The kernel on data of the first cache, ``times`` its usual rounds a call."""
+    if kernel.family == "chase":
+        ring = _core.Ring(region, 0, 2 * TWIN_BYTES, 64, 2 * TWIN_BYTES, 1, 1)
+        for name in _core.RING_JOBS:
+            team.run([_core.Work(_core.setup_kernel(name), ring=ring, part=0, parts=1, loops=1)])
+        return _core.Work(kernel, ring=ring, chains=1, block=TWIN_LOADS * times)
+    a, b, c, d = ((region, at * TWIN_BYTES) for at in range(4))
+    block = TWIN_ROUNDS * TWIN_BYTES * times
+    return _core.Work(kernel, a=a, b=b, c=c, d=d, bytes=TWIN_BYTES, scalar=-1.0, block=block)
 
 
 def clocks(cpus: Collection[int], clock: _core.Clock) -> dict[str, dict[str, float]]:

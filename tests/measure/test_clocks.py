@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from numabench import _core, session, timing
+from numabench import _core, kernels, session, timing
 from numabench.machine import Machine
 from numabench.series import Options
 
@@ -63,3 +63,14 @@ def test_the_record_tells_the_clocks_of_the_cpus_used() -> None:
     cpus = {str(cpu) for series in record.series for cpu in series.case.cpus}
     assert set(record.environment["clocks"]) == cpus
     assert record.duration_s <= time.monotonic() - began
+
+
+@pytest.mark.parametrize("name", ["chase", "read", "triad", "update"])
+def test_a_call_costs_less_than_a_block_of_memory(name: str) -> None:
+    found = timing.call_ns(kernels.kernel(name), _core.affinity()[0], _core.Clock())
+    assert found is not None
+    assert 0 <= found < 2000
+
+
+def test_what_cannot_stay_in_a_cache_has_no_twin_there() -> None:
+    assert timing.call_ns(kernels.kernel("write_nt"), 0, _core.Clock()) is None

@@ -62,6 +62,7 @@ def test_a_pass_as_it_should_be_raises_nothing() -> None:
         ({"seen": {"twins": {"apart": 1.2}}}, "prefetch_suspect"),
         ({"seen": {"twins": {"laps": 1.04}}}, "chain_learned"),
         ({"seen": {"clock_share": 0.06}}, "timer_coarse"),
+        ({"seen": {"call_share": 0.06}}, "timer_coarse"),
         ({"window_ms": 0.02}, "timer_coarse"),
         ({"overhead_ns": 3000.0}, "timer_coarse"),
         ({"settled": False}, "not_steady"),
