@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from statistics import median
 from typing import Any
 
-import msgspec
-
 from numabench.analysis import matrix
 from numabench.analysis.verdict import Limits, Verdict, best, judge, rounds, spread
-from numabench.series import FLAGS
 from numabench.units import format_value
 from numabench.validation import metrics
 from numabench.validation.baseline import Baseline
 from numabench.validation.outcome import Check, Fact, Reason
 from numabench.validation.spec import CheckSpec, Spec, Wanted
 
-_PICK: dict[str, Callable[[list[float]], float]] = {
+# What a scope makes of the figures of all instances.
+PICK: dict[str, Callable[[list[float]], float]] = {
     "min": min,
     "max": max,
     "median": median,
@@ -29,54 +27,6 @@ UNSTABLE = 0.05  # of the rounds' spread
 # Of a core's share over another's of its node at the same time: an EPYC 7A53 whose source could not explain it had
 # 0.61 to 0.66, and 0.95 and more one at a time.
 UNEVEN = 0.7
-
-
-def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int) -> list[Check]:
-    """Whether figures of this visit can carry a verdict at all; ``flagged`` counts the series that carry a flag."""
-    checks = []
-    if facts["restricted"].value:
-        text = "a cpuset or mask hides CPUs or nodes from this process"
-        checks.append(
-            Check(layer="preflight", name="restricted", verdict="INCONCLUSIVE", reason="RESTRICTED", text=text)
-        )
-    for flag, count in flagged.items():
-        busy = flag != "cache_suspect"
-        checks.append(
-            Check(
-                layer="preflight",
-                name=flag,
-                verdict="INCONCLUSIVE" if busy and 2 * count > series else "WARN",
-                reason="BUSY" if busy else "INVALID",
-                text=f"in {count} of {series} cases: {FLAGS[flag]}",
-            )
-        )
-    heat = facts["thermal_throttles"]
-    if any(heat.value or ()):
-        text = f"CPUs were slowed for heat during the run, by package: {_words([heat.value])} times"
-        checks.append(Check(layer="preflight", name="thermal_throttles", verdict="WARN", reason="THROTTLED", text=text))
-    for kind, verdict in (("corrected", "WARN"), ("uncorrected", "FAIL")):
-        fact = facts[f"memory_errors_{kind}"]
-        if fact.value:
-            checks.append(
-                Check(
-                    layer="preflight",
-                    name=f"memory_errors_{kind}",
-                    verdict="FAIL" if verdict == "FAIL" else "WARN",
-                    reason="ECC",
-                    value=float(fact.value),
-                    text=f"{fact.value} {kind} memory errors during the run",
-                )
-            )
-    return checks
-
-
-def caches(said: Sequence[str]) -> list[Check]:
-    """A warning for each cache figure that is memory's."""
-    why = "; its working set did not fit the cache, or the cache is not there"
-    return [
-        Check(layer="preflight", name="cache_is_memory", verdict="WARN", reason="INVALID", text=f"{text}{why}")
-        for text in said
-    ]
 
 
 def match(spec: Spec, facts: Mapping[str, Fact]) -> list[Check]:
@@ -172,7 +122,7 @@ def _bounds(one: CheckSpec, values: metrics.Values, missing: Mapping[str, str]) 
     row = one.row()
     wanted = list(found.items())
     if one.scope != "each" and found:
-        pick = _PICK[one.scope]
+        pick = PICK[one.scope]
         count = min(map(len, found.values()))
         wanted = [(one.scope, tuple(pick([v[r] for v in found.values()]) for r in range(count)))]
     for name, figures in wanted:
@@ -369,25 +319,3 @@ def _odd(
         margin=-one.deviation,
         text=f"{text}; {one.kind}, confidence {one.confidence:.3f}",
     )
-
-
-def doubted(checks: Sequence[Check], hindered: Collection[tuple[str, str]] = ()) -> list[Check]:
-    """Where others were at work a figure cannot fail the machine: what failed by it is suspect.
-
-    So are all figures of a machine that was busy or restricted, and those ``hindered`` (metric, instance).
-    """
-    everywhere = any(check.layer == "preflight" and check.verdict == "INCONCLUSIVE" for check in checks)
-    metrics_of = {name for name, _ in hindered}
-
-    def doubtful(check: Check) -> bool:
-        if check.verdict != "FAIL" or check.layer not in ("spec", "baseline", "symmetry"):
-            return False
-        some = check.name in metrics_of if check.instance in _PICK else (check.name, check.instance) in hindered
-        return everywhere or (some and check.layer != "symmetry")  # whose odd cells were measured again
-
-    return [
-        msgspec.structs.replace(check, verdict="SUSPECT", text=f"{check.text} while others were at work".strip())
-        if doubtful(check)
-        else check
-        for check in checks
-    ]

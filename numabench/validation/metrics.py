@@ -173,11 +173,7 @@ def _add_details(values: Values, missing: dict[str, str], series: Sequence[Serie
     found: dict[tuple[str, str], list[Series]] = {}
     for metric, at, one in details.details(series, machine):
         found.setdefault((metric, at), []).append(one)
-    random = {
-        f"node{one.case.initiator}": sound(one)
-        for one in series
-        if one.case.experiment == "prefetch" and one.case.params.get("walk") == "random"
-    }
+    random = {at: sound(one) for at, one in _random(series).items()}
     for (metric, at), members in found.items():
         mine = details.by_pass([sound(one) for one in members])
         if not mine:
@@ -205,17 +201,47 @@ def flagged(series: Sequence[Series]) -> dict[str, int]:
     return {flag: count for flag in DOUBTS if (count := sum(flag in one.flags for one in series))}
 
 
-def hindered(series: Sequence[Series], machine: Machine) -> set[tuple[str, str]]:
-    """(metric, instance) of the figures that others had a part in: made of a series that says so."""
-    busy = [
-        (row.name, pair)
-        for row in REGISTRY
-        if row.kernel
-        for pair, one in of(series, row.experiment, row.kernel).items()
-        if _busy(one)
-    ]
-    found = {(name, instance(pair)) for name, pair in busy}
-    return found | {(metric, at) for metric, at, one in details.details(series, machine) if _busy(one)}
+def hindered(series: Sequence[Series], machine: Machine) -> dict[tuple[str, str], tuple[str, ...]]:
+    """{(metric, instance): which of the series it is made of say that others had a part in them}; the others left out.
+
+    A ratio is made of both its sides, whichever of them was disturbed.
+    """
+    named = {
+        figure: tuple(f"{one.case.experiment} {one.case.label}" for one in made if _busy(one))
+        for figure, made in sources(series, machine).items()
+    }
+    return {figure: names for figure, names in named.items() if names}
+
+
+def sources(series: Sequence[Series], machine: Machine) -> dict[tuple[str, str], list[Series]]:
+    """{(metric, instance): all series that its figure is made of}."""
+    made: dict[tuple[str, str], list[Series]] = {}
+    for row in REGISTRY:
+        found = of(series, row.experiment, row.kernel) if row.kernel else {}
+        for pair, one in found.items():
+            if (pair[0] == pair[1]) == (row.cells == "local"):
+                home = found.get((pair[0], pair[0])) if row.ratio else None
+                made[row.name, instance(pair)] = [one, home] if home else [one]
+    for name, at, one in details.details(series, machine):
+        made.setdefault((name, at), []).append(one)
+    for at, one in _random(series).items():
+        if own := made.get(("latency.sequential", at)):
+            made["latency.sequential_over_random", at] = [*own, one]
+    for (name, at), read in list(made.items()):
+        if name in ("bw.read.local", "bw.read.remote"):
+            made["bw.read.over_firmware", at] = read
+        if name == "bw.read.local":
+            made["bw.read.over_theoretical", at] = read
+    return made
+
+
+def _random(series: Iterable[Series]) -> dict[str, Series]:
+    """{instance: the walk at random beside which its sequential one is held}."""
+    return {
+        f"node{one.case.initiator}": one
+        for one in series
+        if one.case.experiment == "prefetch" and one.case.params.get("walk") == "random"
+    }
 
 
 def _busy(one: Series) -> bool:

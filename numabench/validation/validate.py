@@ -12,7 +12,7 @@ from numabench.analysis import matrix
 from numabench.analysis.verdict import WORST_FIRST, Verdict, overall
 from numabench.record import Record
 from numabench.series import Series
-from numabench.validation import causes, details, layers, metrics
+from numabench.validation import causes, details, layers, metrics, preflight
 from numabench.validation.baseline import Baseline
 from numabench.validation.facts import cohort, facts, theoretical_gb_per_s
 from numabench.validation.outcome import Check, Result
@@ -37,8 +37,8 @@ def validate(
     theoretical = theoretical_gb_per_s(known)
     values, missing = metrics.extract(record.series, record.machine, theoretical)
     measured = [series for series in record.series if series.samples]
-    checks = layers.preflight(known, metrics.flagged(measured), len(measured))
-    checks += layers.caches(details.no_cache(measured, record.machine))
+    checks = preflight.preflight(known, metrics.flagged(measured), len(measured))
+    checks += preflight.caches(details.no_cache(measured, record.machine))
     key, of = cohort(record, known)
     faults: dict[str, list[matrix.Fault]] = {}
     wrong = layers.match(spec, known) if spec else []
@@ -68,7 +68,7 @@ def validate(
         checks.append(
             Check(layer="preflight", name="measured", verdict="INCONCLUSIVE", reason="NO_DATA", text="no figure at all")
         )
-    doubted = layers.doubted(checks, metrics.hindered(measured, record.machine))
+    doubted = preflight.doubted(checks, metrics.hindered(measured, record.machine))
     checks = sorted(doubted, key=lambda check: WORST_FIRST.index(check.verdict))
     verdict = _verdict(checks, bool(spec or baseline))
     seen = causes.observed(known, checks, faults, values)

@@ -10,7 +10,7 @@ from typing import Any
 from numabench.analysis.verdict import best
 from numabench.record import Record
 from numabench.units import format_value
-from numabench.validation import layers, metrics
+from numabench.validation import metrics, preflight
 from numabench.validation.facts import ABOUT, ENVIRONMENT, facts, theoretical_gb_per_s
 from numabench.validation.outcome import Fact
 
@@ -61,7 +61,7 @@ def doubts(record: Record) -> list[str]:
     """Why figures of the record may be no good reference, and which are not there."""
     measured = [series for series in record.series if series.samples]
     _, missing = metrics.extract(record.series, record.machine)
-    found = layers.preflight(facts(record), metrics.flagged(measured), len(measured))
+    found = preflight.preflight(facts(record), metrics.flagged(measured), len(measured))
     said = [check.text for check in found] + [f"{label} is not measured: {why}" for label, why in missing.items()]
     return [" ".join(text.split()) for text in said]
 

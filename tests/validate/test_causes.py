@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from numabench.analysis.signatures import OBSERVATIONS, SIGNATURES
+from numabench.machine import MemoryAttribute
 from numabench.record import Record
 from numabench.series import Series
 from numabench.validation import spec as specs
+from numabench.validation.outcome import Check
 from numabench.validation.validate import validate
 
 from .reference import record, series, topology
@@ -206,19 +208,87 @@ def test_a_fault_seen_twice_is_not_laid_on_neighbours_that_disturbed_a_few_cases
     assert result.causes[0].name == "memory of one node slow"
 
 
+def disturbed(found: Record, *cases: tuple[str, int, int]) -> Record:
+    """The record, with others at work while those of (experiment, initiator, target) were measured."""
+    return msgspec.structs.replace(
+        found,
+        series=tuple(
+            msgspec.structs.replace(one, flags=("contended",))
+            if (one.case.experiment, one.case.initiator, one.case.target) in cases
+            else one
+            for one in found.series
+        ),
+    )
+
+
+def judged(found: Record, bounds: str, label: str) -> Check:
+    """The check of that label against bounds of a specification."""
+    spec = specs.loads(f'schema = 1\nname = "x"\n{bounds}', "x.toml")
+    (check,) = (c for c in validate(found, spec=spec).checks if (c.layer, c.label) == ("spec", label))
+    return check
+
+
 def test_only_the_figures_that_others_had_a_part_in_are_suspect_at_most() -> None:
     slow = made(lambda family, i, j: 0.5 if family == "bw.read" and i == j == 1 else 1.0)
+    bounds = '[[check]]\nmetric = "bw.read.local"\nfail = 90.0\n'
+    assert judged(disturbed(slow, ("bandwidth", 0, 0)), bounds, "bw.read.local[node1]").verdict == "FAIL"
+    check = judged(disturbed(slow, ("bandwidth", 1, 1)), bounds, "bw.read.local[node1]")
+    assert check.verdict == "SUSPECT"
+    assert check.text == "while others were at work (bandwidth read-n1-n1-t0-thp-avx512)"
 
-    def verdicts(busy: tuple[int, int]) -> set[str]:
-        series = [
-            msgspec.structs.replace(one, flags=("contended",)) if (one.case.initiator, one.case.target) == busy else one
-            for one in slow.series
-        ]
-        checks = validate(msgspec.structs.replace(slow, series=tuple(series)), spec=SPEC).checks
-        return {c.verdict for c in checks if (c.layer, c.label) == ("spec", "bw.read.local[node1]")}
 
-    assert verdicts((0, 0)) == {"FAIL"}
-    assert verdicts((1, 1)) == {"SUSPECT"}
+@pytest.mark.parametrize(
+    ("busy", "verdict"), [((0, 0), "FAIL"), ((1, 1), "SUSPECT"), ((1, 2), "SUSPECT"), ((2, 1), "FAIL")]
+)
+def test_a_ratio_is_suspect_by_either_side(busy: tuple[int, int], verdict: str) -> None:
+    bounds = '[[check]]\nmetric = "latency.remote_over_local"\nfail = 1.5\n'
+    check = judged(disturbed(made(), ("latency", *busy)), bounds, "latency.remote_over_local[node1->node2]")
+    assert check.verdict == verdict
+    assert ("(latency chase-n{}-n{}-".format(*busy) in check.text) == (verdict == "SUSPECT")
+
+
+def test_a_share_of_what_the_modules_can_do_is_suspect_with_its_figure() -> None:
+    bounds = '[[check]]\nmetric = "bw.read.over_theoretical"\nfail = 0.9\n'
+    label = "bw.read.over_theoretical[node1]"
+    assert judged(disturbed(made(), ("bandwidth", 0, 0)), bounds, label).verdict == "FAIL"
+    assert judged(disturbed(made(), ("bandwidth", 1, 1)), bounds, label).verdict == "SUSPECT"
+
+
+def test_a_share_of_what_the_firmware_claims_is_suspect_with_its_figure() -> None:
+    claimed = [
+        MemoryAttribute(
+            name="read_bandwidth", unit="MB/s", target=1, initiator_cpus=(node * 2, node * 2 + 1), value=200_000
+        )
+        for node in (0, 1)
+    ]
+    found = made()
+    found = msgspec.structs.replace(
+        found, machine=msgspec.structs.replace(found.machine, memory_attributes=tuple(claimed))
+    )
+    bounds = '[[check]]\nmetric = "bw.read.over_firmware"\nfail = 0.9\n'
+    busy = disturbed(found, ("bandwidth", 0, 1))
+    assert judged(busy, bounds, "bw.read.over_firmware[node0->node1]").verdict == "SUSPECT"
+    assert judged(busy, bounds, "bw.read.over_firmware[node1]").verdict == "FAIL"
+
+
+@pytest.mark.parametrize("walk", ["sequential", "random"])
+def test_a_walk_over_another_is_suspect_by_either(walk: str) -> None:
+    walks = [
+        msgspec.structs.replace(one, flags=("stolen",) * (one.case.params["walk"] == walk)) for one in prefetch(95.0)
+    ]
+    bounds = '[[check]]\nmetric = "latency.sequential_over_random"\nfail = 0.5\n'
+    check = judged(made(more=tuple(walks)), bounds, "latency.sequential_over_random[node0]")
+    assert check.verdict == "SUSPECT"
+    assert f"walk={walk}" in check.text
+
+
+def test_a_figure_picked_of_all_is_suspect_by_any_and_not_all_are_named() -> None:
+    bounds = '[[check]]\nmetric = "latency.remote"\nscope = "max"\nfail = 150.0\n'
+    busy = disturbed(made(), *(("latency", 0, j) for j in (1, 2, 3)), ("latency", 1, 0))
+    check = judged(busy, bounds, "latency.remote[max]")
+    assert check.verdict == "SUSPECT"
+    assert check.text.endswith("latency chase-n0-n3-t0-thp-avx512 and 1 more)")
+    assert judged(disturbed(made(), ("latency", 1, 1)), bounds, "latency.remote[max]").verdict == "FAIL"
 
 
 @pytest.mark.parametrize(("after", "verdict"), [(2, "PASS"), (9, "WARN")])
