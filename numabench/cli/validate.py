@@ -180,7 +180,7 @@ def _baseline(files: tuple[str, ...]) -> Baseline:
             raise UsageError(f"--baseline {files[0]}: not a JSON document of numabench") from None
         if kind == "numabench-baseline":
             return load_baseline(files[0])
-    return build([_good(file) for file in files])
+    return build([_good(file) for file in files], files)
 
 
 class _Kind(msgspec.Struct):
@@ -212,7 +212,7 @@ def baseline_build(file: tuple[str, ...], output: str | None) -> None:
 
     Example: numabench baseline build good/*.json -o genoa.json
     """
-    found = build([_good(name) for name in file])
+    found = build([_good(name) for name in file], file)
     if output:
         records.check_writable(output)
         outcome.save(found, output)

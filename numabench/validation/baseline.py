@@ -65,8 +65,10 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, dict[str, CellStat]]
 
 
-def build(results: Sequence[Result]) -> Baseline:
+def build(results: Sequence[Result], files: Sequence[str] = ()) -> Baseline:
     """A baseline of machines that are all of one class and none of which failed. Raises UsageError.
+
+    Visits of one host are one machine, the same visit given twice an error; ``files`` name the results in messages.
 
     Machines far from the others (six sigmas and 5 %) are left out; when that would be more than a fifth, the machines
     are no class and there is no baseline. Order does not matter.
@@ -82,6 +84,7 @@ def build(results: Sequence[Result]) -> Baseline:
             raise UsageError(f"{first.host} and {one.host} are not of one class ({'; '.join(other)})")
         if one.verdict == "FAIL":
             raise UsageError(f"{one.host} failed its validation: {one.reason}")
+    _refuse_twice(results, files or [one.host for one in results])
     ordered = sorted(results, key=lambda one: (one.host, one.created))
     kept, dropped = _trimmed(ordered)
     if len(dropped) > TRIMMED_MOST * len(ordered):
@@ -101,14 +104,30 @@ def build(results: Sequence[Result]) -> Baseline:
     )
 
 
+def _refuse_twice(results: Sequence[Result], names: Sequence[str]) -> None:
+    """Two results of one visit: the same time and figures, whatever their files and hosts are called."""
+    seen: dict[str, list[tuple[Result, str]]] = {}
+    for one, name in zip(results, names, strict=True):
+        for other, its in seen.setdefault(one.created, []):
+            both = one.values.keys() & other.values.keys()
+            if both and all(one.values[metric] == other.values[metric] for metric in both):
+                raise UsageError(
+                    f"{its} and {name} hold the same measurement ({one.host}, {one.created}): "
+                    "it would count as two machines; give it once"
+                )
+        seen[one.created].append((one, name))
+
+
 def _figures(results: Sequence[Result]) -> dict[tuple[str, str], list[float]]:
-    found: dict[tuple[str, str], list[float]] = {}
+    """{(metric, instance): one figure a machine}, the median of its visits."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for one in results:
         for name, cells in one.values.items():
             if name in metrics.BY_NAME:
                 for at, values in cells.items():
-                    found.setdefault((name, at), []).append(best(values, metrics.BY_NAME[name].better))
-    return found
+                    visits = found.setdefault((name, at), {}).setdefault(one.host, [])
+                    visits.append(best(values, metrics.BY_NAME[name].better))
+    return {where: [median(visits) for visits in hosts.values()] for where, hosts in found.items()}
 
 
 def _cells(results: Sequence[Result]) -> dict[str, dict[str, CellStat]]:

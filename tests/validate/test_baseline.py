@@ -22,6 +22,7 @@ def good(n: int, sd: float = 0.007, seed: int = 1, bad: int = 0) -> list[Result]
     for at in range(n):
         factor = (0.7 if at < bad else 1.0) * (1 + rng.gauss(0, sd))
         record = made(bandwidth(factor, lambda i, j: True))
+        record = msgspec.structs.replace(record, created=f"2026-11-01T12:{at:02}:00+00:00")
         found.append(validate(record, host=f"h{at}"))
     return found
 
@@ -91,6 +92,31 @@ def test_a_failed_machine_is_no_good_machine() -> None:
     bad = validate(FAULTS["memory channel missing"], host="bad", spec=SPEC)
     with pytest.raises(UsageError, match="bad failed"):
         build([*good(2), msgspec.structs.replace(bad, cohort=good(1)[0].cohort)])
+
+
+@pytest.mark.parametrize("host", ["h0", "another name"])
+def test_one_visit_given_twice_is_refused(host: str) -> None:
+    first, other = good(2)
+    again = msgspec.structs.replace(first, host=host)
+    with pytest.raises(UsageError, match=r"a\.json and c\.json hold the same measurement .*give it once"):
+        build([first, other, again], ["a.json", "b.json", "c.json"])
+
+
+def test_a_metric_that_one_version_does_not_know_makes_no_other_visit() -> None:
+    (first,) = good(1)
+    older = msgspec.structs.replace(first, values={"latency.local": first.values["latency.local"]})
+    with pytest.raises(UsageError, match="h0 and h0 hold the same measurement"):
+        build([older, first])
+
+
+def test_equal_figures_of_another_time_are_another_visit() -> None:
+    assert build(good(2, sd=0.0)).n == 2
+
+
+def test_visits_of_one_host_are_one_machine() -> None:
+    visits = [msgspec.structs.replace(one, host="h0") for one in good(9)]
+    cell = build(visits).cells["bw.read.local"]["node0"]
+    assert (build(visits).n, cell.n, cell.sigma) == (1, 1, None)
 
 
 def test_no_machine_is_no_baseline() -> None:

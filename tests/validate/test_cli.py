@@ -31,6 +31,7 @@ def call(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     records.save(made(), folder / "good.json")
+    records.save(made(), folder / "copy.json")
     records.save(FAULTS["memory channel missing"], folder / "bad.json")
     records.save(made(bandwidth(0.93, lambda i, j: True)), folder / "meh.json")
     records.save(made(restricted=True), folder / "restricted.json")
@@ -78,6 +79,8 @@ def test_exit_codes(words: list[str], code: int, files: Path) -> None:
         (["validate", "good.json", "--out", "nowhere"], "--out"),
         (["baseline", "build", "good.json", "other.json"], "not of one class"),
         (["baseline", "build"], "FILE"),
+        (["baseline", "build", "good.json", "copy.json"], "good.json and copy.json hold the same measurement"),
+        (["validate", "meh.json", "--baseline", "good.json", "--baseline", "good.json"], "give it once"),
         (["validate", "good.json", "--spec", ""], "is a variable unset"),
         (["validate", "good.json", "--spec="], "is a variable unset"),
         (["validate", ""], "is a variable unset"),
@@ -132,7 +135,7 @@ def test_a_specification_from_a_busy_machine_says_so(files: Path, tmp_path: Path
 
 def test_baseline_of_a_class(files: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.json"
-    assert call("baseline", "build", "good.json", "good.json", "-o", str(target), cwd=files).returncode == 0
+    assert call("baseline", "build", "good.json", "-o", str(target), cwd=files).returncode == 0
     assert call("validate", "bad.json", "--baseline", str(target), cwd=files).returncode == 1
 
 
