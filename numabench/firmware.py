@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the firmware says of memory, errors and heat: SMBIOS, BIOS, microcode, EDAC and thermal counters. Only read."""
+"""What the firmware says of memory, errors and heat: SMBIOS, BIOS, CPU revision, EDAC, thermal counters. Only read."""
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -106,15 +107,15 @@ def throttles(tree: Tree) -> dict[str, int] | None:
 def snapshot(tree: Tree) -> dict[str, Any]:
     """All of it, for the record; None: not told here."""
     sockets = dimms(tree)
-    cpu = tree.text("proc/cpuinfo") or ""
-    microcode = next(
-        (line.partition(":")[2].strip() for line in cpu.splitlines() if line.startswith("microcode")), None
-    )
+    cpu = re.split(r"\n\s*\n", tree.text("proc/cpuinfo") or "")[0]
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in cpu.splitlines())}
+    revision = [told[name] for name in ("CPU variant", "CPU revision") if name in told]  # as ARM calls it
     return {
         "dimms": None if sockets is None else [msgspec.to_builtins(one) for one in sockets],
         "memory_errors": errors(tree),
         "thermal_throttles": throttles(tree),
         "bios": tree.text("sys/class/dmi/id/bios_version"),
-        "microcode": microcode,
+        "stepping": told.get("stepping") or " ".join(revision) or None,
+        "microcode": told.get("microcode"),
         "hypervisor": tree.text("sys/hypervisor/type"),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,8 @@ def validate(
     if write_spec:
         _write_spec(record, write_spec)
         return
-    result = validation.validate(record, host=host, spec=spec, baseline=good, **found)
+    command = shlex.join(["numabench", *sys.argv[1:]])
+    result = validation.validate(record, host=host, spec=spec, baseline=good, command=command, **found)
     if out:
         outcome.save(result, Path(out) / f"{result.host}.json")
     _show(result, junit, openmetrics, markdown, as_json, everything)

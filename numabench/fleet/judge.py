@@ -28,7 +28,7 @@ VISITS = 3  # so many in a row must be flagged
 APART_S = 600.0  # between two of them: what keeps a machine busy for minutes must not make all three
 MAJORITY, MODEL_FROM = 0.90, 8
 LAYOUT = ("numa_nodes", "cpus_per_node", "slit", "smt", "dimm_configured_mts", "dimm_count")
-SOFTWARE = ("bios", "kernel", "numabench", "tier", "size", "pages")
+SOFTWARE = ("cpu_stepping", "microcode", "bios", "kernel", "numabench", "tier", "size", "pages")
 LESS_MEMORY = 0.03
 
 

@@ -108,7 +108,8 @@ def _add(rows: dict[str, list[tuple[Any, ...]]], result: Result, path: Path) -> 
     # A machine that had nothing to be held against was not judged yet: its class will do that.
     undecided = result.verdict == "INCONCLUSIVE" and all(c.verdict != "INCONCLUSIVE" for c in result.checks)
     verdict = "PASS" if undecided else result.verdict
-    facts = {**result.cohort_of, **{n: str(result.facts[n].value) for n in ("dimm_count",) if n in result.facts}}
+    more = [name for name in ("dimm_count", "microcode") if name in result.facts]
+    facts = result.cohort_of | {name: str(result.facts[name].value) for name in more}
     memory = result.facts["mem_total_gib_per_node"].value if "mem_total_gib_per_node" in result.facts else None
     model = f"{result.cohort_of.get('cpu_model')} x {result.cohort_of.get('sockets')}"
     rows["visit"].append(

@@ -84,7 +84,8 @@ def markdown(result: Result) -> str:
         "|" + "---|" * len(COLUMNS),
     ]
     lines += ["| " + " | ".join(map(_cell, _row(check))) + " |" for check in result.checks]
-    lines += ["", *(f"- {_cell(line.strip())}" for line in summary(result))]
+    said = [*summary(result), *([f"command: {result.command}"] if result.command else [])]
+    lines += ["", *(f"- {_cell(line.strip())}" for line in said)]
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +104,9 @@ def junit(results: Sequence[Result]) -> str:
         suite = ElementTree.SubElement(
             root, "testsuite", name="numabench", hostname=xml_text(result.host), timestamp=result.created
         )
+        if result.command:
+            properties = ElementTree.SubElement(suite, "properties")
+            ElementTree.SubElement(properties, "property", name="command", value=xml_text(result.command))
         checks: Sequence[Check] = result.checks
         if not any(check.verdict == result.verdict for check in checks):
             # The verdict itself came from no check: it must not get lost among passes.

@@ -16,6 +16,7 @@ import msgspec
 from numabench.analysis.verdict import Better, Limits, best
 from numabench.errors import UsageError
 from numabench.validation import metrics
+from numabench.validation.facts import BESIDE
 from numabench.validation.outcome import Result
 
 SCHEMA = 1
@@ -59,6 +60,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     expires: str
     cohort: str
     cohort_of: dict[str, str]
+    beside: dict[str, list[str]] = {}  # what its machines have beside the class: microcode, modules; empty: not told
     n: int
     hosts: str  # hash of the sorted host names
     dropped: list[str]
@@ -97,6 +99,10 @@ def build(results: Sequence[Result], files: Sequence[str] = ()) -> Baseline:
         expires=(datetime.fromisoformat(newest) + timedelta(days=VALID_DAYS)).isoformat(timespec="seconds"),
         cohort=first.cohort,
         cohort_of=first.cohort_of,
+        beside={
+            name: sorted({str(one.facts[name].value) for one in kept if name in one.facts and one.facts[name].value})
+            for name in BESIDE
+        },
         n=len(hosts),
         hosts=hashlib.sha256("\n".join(hosts).encode()).hexdigest()[:12],
         dropped=sorted({one.host for one in dropped}),

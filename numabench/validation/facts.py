@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from numabench.machine import Machine
 from numabench.record import Record
-from numabench.units import format_numbers
+from numabench.units import format_bytes, format_numbers
 from numabench.validation.outcome import Fact
 
 Source = Literal["sysfs", "dmi", "edac", "procfs", "unavailable"]
@@ -18,6 +19,7 @@ GIB = 1 << 30
 # name: what it is, as documentation and errors say it
 ABOUT = {
     "cpu_model": "CPU model",
+    "cpu_stepping": "CPU stepping; on ARM variant and revision",
     "sockets": "packages",
     "numa_nodes": "NUMA nodes",
     "cpus": "online CPUs",
@@ -35,6 +37,7 @@ ABOUT = {
     "dimm_channels_per_socket": "memory channels with a module, per package (SMBIOS)",
     "dimm_rated_mts": "rated MT/s of the slowest module (SMBIOS)",
     "dimm_configured_mts": "configured MT/s of the slowest module (SMBIOS)",
+    "dimm_layout": "memory modules by size and rated rate, such as 16 x 64 GiB 4800 MT/s (SMBIOS)",
     "kernel": "kernel release",
     "bios": "BIOS version",
     "microcode": "microcode",
@@ -47,6 +50,7 @@ ABOUT = {
     "memory_errors_uncorrected": "uncorrected memory errors during the run (EDAC)",
     "thermal_throttles": "times CPUs of each package were slowed for heat during the run, a list (Intel)",
 }
+BESIDE = ("microcode", "dimm_layout")  # no part of the class, but told where they differ
 ENVIRONMENT = ("governor", "thp", "numa_balancing", "cpu_quota")
 
 
@@ -62,6 +66,7 @@ def facts(record: Record) -> dict[str, Fact]:
     found |= {
         "kernel": _fact(env.get("kernel") or machine.kernel or None, "procfs"),
         "bios": _fact(firmware.get("bios"), "sysfs"),
+        "cpu_stepping": _fact(firmware.get("stepping"), "procfs"),
         "microcode": _fact(firmware.get("microcode"), "procfs"),
     }
     if env.get("cpu_quota") is None:
@@ -97,7 +102,7 @@ def _machine(machine: Machine) -> dict[str, Any]:
 
 def _memory(machine: Machine, firmware: Mapping[str, Any]) -> dict[str, Any]:
     dimms = [one for one in firmware.get("dimms") or [] if one["bytes"]]
-    names = ("dimm_count", "dimm_channels_per_socket", "dimm_rated_mts", "dimm_configured_mts")
+    names = ("dimm_count", "dimm_channels_per_socket", "dimm_rated_mts", "dimm_configured_mts", "dimm_layout")
     if not dimms or any(not one["configured_mts"] for one in dimms):
         return dict.fromkeys(names)  # guests show one made-up module without a rate
     channels = {(one["bank"], one["locator"].rstrip("12")) if one["bank"] else one["locator"] for one in dimms}
@@ -107,6 +112,10 @@ def _memory(machine: Machine, firmware: Mapping[str, Any]) -> dict[str, Any]:
         "dimm_channels_per_socket": len(channels) // sockets,
         "dimm_rated_mts": min(one["rated_mts"] for one in dimms) or None,
         "dimm_configured_mts": min(one["configured_mts"] for one in dimms),
+        "dimm_layout": ", ".join(
+            f"{count} x {format_bytes(size)}" + f" {rate} MT/s" * bool(rate)
+            for (size, rate), count in sorted(Counter((one["bytes"], one["rated_mts"]) for one in dimms).items())
+        ),
     }
 
 
@@ -140,7 +149,8 @@ def theoretical_gb_per_s(found: Mapping[str, Fact]) -> dict[int, float]:
 def cohort(record: Record, found: Mapping[str, Fact]) -> tuple[str, dict[str, str]]:
     """Key of machines that may be compared and what it is made of.
 
-    Amounts of memory are left out, so that a machine with a module missing is held against its sound sisters.
+    Amounts and modules of memory are left out, so that a machine with a module missing is held against its sound
+    sisters, and so is microcode, of which an update must not void a baseline: those are told (`BESIDE`).
     """
     tiers = sorted({s.case.tier for s in record.series if s.case.tier})
 
@@ -152,6 +162,7 @@ def cohort(record: Record, found: Mapping[str, Fact]) -> tuple[str, dict[str, st
         name: text(name)
         for name in (
             "cpu_model",
+            "cpu_stepping",
             "sockets",
             "numa_nodes",
             "cpus_per_node",

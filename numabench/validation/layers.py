@@ -165,12 +165,18 @@ def against(
 
 
 def baseline_against(
-    baseline: Baseline, cohort: str, of: Mapping[str, str], values: metrics.Values, created: str = ""
+    baseline: Baseline,
+    cohort: str,
+    of: Mapping[str, str],
+    values: metrics.Values,
+    created: str,
+    facts: Mapping[str, Fact],
 ) -> list[Check]:
     """A machine against good ones of its class; another class is INCONCLUSIVE. ``created``: when figures were taken."""
     if cohort != baseline.cohort:
-        other = [k for k, v in baseline.cohort_of.items() if of.get(k) != v]
-        text = "; ".join(f"{k} {of.get(k)!r}, baseline {baseline.cohort_of[k]!r}" for k in other)
+        good = baseline.cohort_of
+        other = [name for name in {**good, **of} if of.get(name) != good.get(name)]
+        text = "; ".join(f"{k} {of.get(k, 'not told')!r}, baseline {good.get(k, 'not told')!r}" for k in other)
         return [
             Check(layer="baseline", name="class of machine", verdict="INCONCLUSIVE", reason="WRONG_SPEC", text=text)
         ]
@@ -178,6 +184,7 @@ def baseline_against(
     if created > baseline.expires:
         text = f"it held until {baseline.expires[:10]}: make one of machines that are known to be good now"
         checks.append(Check(layer="baseline", name="age of the baseline", verdict="WARN", reason="EXPIRED", text=text))
+    checks += _beside(baseline, facts)
     for name, cells in baseline.cells.items():
         for at, cell in cells.items():
             row = metrics.metric(name)
@@ -196,6 +203,24 @@ def baseline_against(
                     )
                 )
     return checks
+
+
+def _beside(baseline: Baseline, facts: Mapping[str, Fact]) -> list[Check]:
+    """A warning for what no good machine has, though it makes no other class."""
+    text = "not that of the good machines: of the same class all the same, but figures may differ by it"
+    return [
+        Check(
+            layer="baseline",
+            name=name,
+            verdict="WARN",
+            reason="FACT_MISMATCH",
+            value=str(facts[name].value),
+            limit=_words(seen),
+            text=text,
+        )
+        for name, seen in baseline.beside.items()
+        if seen and facts[name].value and str(facts[name].value) not in seen
+    ]
 
 
 def stability(values: metrics.Values) -> list[Check]:

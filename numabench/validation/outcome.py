@@ -90,6 +90,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     machine_id: str = ""  # hash of the system's machine id; empty: not told
     job: dict[str, str] = {}  # launcher and job identity
+    command: str = ""  # the command line that judged it
     numabench: str
     created: str  # ISO 8601, UTC: when the figures were taken
     against: str  # what the machine was held against

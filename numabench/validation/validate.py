@@ -31,6 +31,7 @@ def validate(
     again: Again | None = None,
     machine_id: str = "",
     job: Mapping[str, str] | None = None,
+    command: str = "",
 ) -> Result:
     """Hold a record against a specification, a baseline, and itself. The same input gives the same bytes."""
     known = facts(record)
@@ -47,7 +48,7 @@ def validate(
         checks += layers.facts_against(spec, known)
         checks += layers.metrics_against(spec.check, values, missing)
     if baseline:
-        checks += layers.baseline_against(baseline, key, of, values, record.created)
+        checks += layers.baseline_against(baseline, key, of, values, record.created, known)
     if not wrong:
         special: dict[str, Symmetry] = {one.metric: one for one in (spec.symmetry if spec else [])}
         for family, (experiment, kernel) in metrics.MATRICES.items():
@@ -76,6 +77,7 @@ def validate(
         host=host or record.environment.get("host") or "unknown",
         machine_id=machine_id,
         job=dict(job or {}),
+        command=command,
         numabench=record.numabench,
         created=record.created,
         against=_against(spec, baseline),

@@ -102,7 +102,7 @@ def test_throttling_is_counted_by_package(tmp_path: Path) -> None:
 
 def test_a_root_that_tells_nothing_gives_none_and_not_zero(tmp_path: Path) -> None:
     nothing = Tree(tmp_path)
-    names = ("dimms", "memory_errors", "thermal_throttles", "bios", "microcode", "hypervisor")
+    names = ("dimms", "memory_errors", "thermal_throttles", "bios", "stepping", "microcode", "hypervisor")
     assert firmware.snapshot(nothing) == dict.fromkeys(names)
     assert "/sys/firmware/dmi/tables/DMI" in nothing.unread
 
@@ -111,7 +111,8 @@ def test_snapshot_holds_all_that_is_told(tmp_path: Path) -> None:
     files = {
         "sys/firmware/dmi/tables/DMI": device(1024, 3200, 2933) + END,
         "sys/class/dmi/id/bios_version": b"2.7.3\n",
-        "proc/cpuinfo": b"processor\t: 0\nmicrocode\t: 0xa101148\nprocessor\t: 1\nmicrocode\t: 0xa101149\n",
+        "proc/cpuinfo": b"processor\t: 0\nstepping\t: 2\nmicrocode\t: 0xa101148\n\n"
+        b"processor\t: 1\nstepping\t: 3\nmicrocode\t: 0xa101149\n",
         "sys/hypervisor/type": b"xen\n",
     }
     dimm = {"locator": "DIMM A1", "bank": "BANK 0", "bytes": 1 << 30, "rated_mts": 3200, "configured_mts": 2933}
@@ -120,6 +121,12 @@ def test_snapshot_holds_all_that_is_told(tmp_path: Path) -> None:
         "memory_errors": None,
         "thermal_throttles": None,
         "bios": "2.7.3",
+        "stepping": "2",
         "microcode": "0xa101148",
         "hypervisor": "xen",
     }
+
+
+def test_arm_has_a_variant_and_a_revision_for_a_stepping(tmp_path: Path) -> None:
+    files = {"proc/cpuinfo": b"processor\t: 0\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\n"}
+    assert firmware.snapshot(tree(tmp_path, files))["stepping"] == "0x3 1"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,9 @@ from numabench.validation.baseline import build
 from numabench.validation.outcome import Result, dumps
 from numabench.validation.validate import validate
 
-from .test_causes import FAULTS, SPEC, bandwidth, made
+from .test_causes import FAULTS, SPEC, bandwidth, dimms, made
+
+SEEN = ((1.0, "0x2a"), (1.001, "0x2b"))  # bandwidth, microcode
 
 
 def good(n: int, sd: float = 0.007, seed: int = 1, bad: int = 0) -> list[Result]:
@@ -86,6 +89,37 @@ def test_other_settings_are_another_class(option: str, value: object, name: str)
     held = validate(other, baseline=build(good(2)))
     assert (held.verdict, held.checks[0].reason) == ("INCONCLUSIVE", "WRONG_SPEC")
     assert held.checks[0].text == f"{name} {str(value)!r}, baseline 'own choice'"
+
+
+def test_another_stepping_is_another_class_also_to_a_baseline_that_has_none() -> None:
+    baseline = build([validate(made(firmware=dimms() | {"stepping": "1"}), host="h0")])
+    held = validate(made(firmware=dimms() | {"stepping": "2"}), baseline=baseline)
+    assert held.checks[0].text == "cpu_stepping '2', baseline '1'"
+    of = {name: value for name, value in baseline.cohort_of.items() if name != "cpu_stepping"}
+    held = validate(made(firmware=dimms() | {"stepping": "2"}), baseline=build(good(1)))
+    assert held.verdict == "INCONCLUSIVE"
+    old = msgspec.structs.replace(baseline, cohort="old", cohort_of=of)
+    held = validate(made(firmware=dimms() | {"stepping": "2"}), baseline=old)
+    assert held.checks[0].text == "cpu_stepping '2', baseline 'not told'"
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict", "said"),
+    [
+        (dimms() | {"microcode": "0x2b"}, "PASS", set()),
+        (dimms(), "PASS", set()),
+        (dimms() | {"microcode": "0x2c"}, "WARN", {("microcode", "0x2c", "0x2a or 0x2b")}),
+        (dimms(15), "WARN", {("dimm_layout", "15 x 16 GiB 4800 MT/s", "16 x 16 GiB 4800 MT/s")}),
+    ],
+)
+def test_microcode_and_modules_make_no_class_and_are_told(
+    now: dict[str, Any], verdict: str, said: set[tuple[str, str, str]]
+) -> None:
+    records = [made(bandwidth(f, lambda i, j: True), firmware=dimms() | {"microcode": m}) for f, m in SEEN]
+    baseline = build([validate(one, host=f"h{at}") for at, one in enumerate(records)])
+    held = validate(made(firmware=now), baseline=baseline)
+    assert held.verdict == verdict
+    assert {(c.name, c.value, c.limit) for c in held.checks if c.verdict == "WARN"} == said
 
 
 def test_a_failed_machine_is_no_good_machine() -> None:

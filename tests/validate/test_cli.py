@@ -102,6 +102,9 @@ def test_all_outputs_of_one_run(files: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert json.loads(done.stdout)["verdict"] == "FAIL"
+    assert json.loads(done.stdout)["command"].startswith("numabench validate bad.json --spec good.toml --json")
+    assert f'value="{json.loads(done.stdout)["command"]}"' in Path(where[0]).read_text()
+    assert "- command: numabench validate bad.json" in Path(where[2]).read_text()
     assert json.loads(done.stdout)["reason"].startswith(
         "FACT_MISMATCH mem_total_gib_per_node: [64.0, 56.0, 64.0, 64.0]"
     )
