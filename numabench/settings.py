@@ -132,28 +132,38 @@ def settings(env: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
+def waited(pressure: str | None) -> float | None:
+    """Per cent of the last 10 s in which some task waited, of a file of PSI; None: not told."""
+    some = re.search(r"^some avg10=(\d+(?:\.\d+)?)\b", pressure or "", re.M)
+    return float(some[1]) if some else None
+
+
+def overloaded(load: float, cpus: int) -> bool:
+    """Whether so many tasks that want to run, this process among them, are in each other's way."""
+    return load > max(0.5 * cpus, 1.0)
+
+
 def load(tree: Tree, cpus: int) -> Iterator[Finding]:
     """What else wants this machine now: pressure (PSI), tasks that want to run, time that the hypervisor took."""
     for name, what in (("cpu", "CPUs"), ("memory", "memory"), ("io", "disks")):
         source = f"proc/pressure/{name}"
-        some = re.search(r"^some avg10=(\d+(?:\.\d+)?)\b", tree.text(source) or "", re.M)
+        some = waited(tree.text(source))
         if some is None:
             yield Finding(f"pressure on {what}", "ok", UNTOLD, remedy="boot with psi=1", source="/" + source)
-        elif float(some[1]) > BUSY:
+        elif some > BUSY:
             yield Finding(
                 f"pressure on {what}",
                 "warning" if name != "io" else "note",
-                f"some task waited {some[1]} % of the last 10 s",
+                f"some task waited {some:.2f} % of the last 10 s",
                 f"other work wants the {what}: passes are flagged contended",
                 "ps -eo pcpu,rss,pid,comm --sort=-pcpu | head   names it; stop it",
                 "/" + source,
             )
         else:
-            yield Finding(f"pressure on {what}", "ok", f"{some[1]} % of the last 10 s", source="/" + source)
+            yield Finding(f"pressure on {what}", "ok", f"{some:.2f} % of the last 10 s", source="/" + source)
     words = re.match(r"\d+(?:\.\d+)?\b", tree.text("proc/loadavg") or "")
     if words:
-        # The figure counts this process too.
-        busy = float(words[0]) > max(0.5 * cpus, 1.0)
+        busy = overloaded(float(words[0]), cpus)
         yield Finding(
             "load",
             "warning" if busy else "ok",

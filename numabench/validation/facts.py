@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from numabench.machine import Machine
 from numabench.record import Record
+from numabench.settings import waited
 from numabench.units import format_bytes, format_numbers
 from numabench.validation.outcome import Fact
 
@@ -46,6 +47,9 @@ ABOUT = {
     "numa_balancing": "automatic NUMA balancing, 0 or 1",
     "cpu_quota": "CPUs' worth of time that the cgroup grants",
     "restricted": "whether a cpuset or mask hides CPUs or nodes from the process",
+    "cpu_pressure": "per cent of the last 10 s before the run in which some task waited for a CPU (PSI)",
+    "memory_pressure": "the same for memory (PSI)",
+    "load": "tasks that wanted to run, mean of the last minute before the run",
     "memory_errors_corrected": "corrected memory errors during the run (EDAC)",
     "memory_errors_uncorrected": "uncorrected memory errors during the run (EDAC)",
     "thermal_throttles": "times CPUs of each package were slowed for heat during the run, a list (Intel)",
@@ -69,6 +73,8 @@ def facts(record: Record) -> dict[str, Fact]:
         "cpu_stepping": _fact(firmware.get("stepping"), "procfs"),
         "microcode": _fact(firmware.get("microcode"), "procfs"),
     }
+    found |= {f"{name}_pressure": _fact(waited(env.get(f"pressure_{name}")), "procfs") for name in ("cpu", "memory")}
+    found["load"] = _fact(float(env["load"][0]) if env.get("load") else None, "procfs")
     if env.get("cpu_quota") is None:
         found["cpu_quota"] = Fact("none", "procfs")
     return {name: found[name] for name in ABOUT}

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from numabench.series import FLAGS
+from numabench.settings import BUSY, overloaded
 from numabench.validation.layers import PICK
 from numabench.validation.outcome import Check, Fact
 
 Hindered = Mapping[tuple[str, str], Sequence[str]]  # (metric, instance): the series that others had a part in
+REMEDY = "ps -eo pcpu,pid,comm --sort=-pcpu | head names them; stop them and measure again"
 SAID = 3  # of those series
 
 
 def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int) -> list[Check]:
     """Whether figures of this visit can carry a verdict at all; ``flagged`` counts the series that carry a flag."""
-    checks = []
+    checks = _before(facts)
     if facts["restricted"].value:
         text = "a cpuset or mask hides CPUs or nodes from this process"
         checks.append(
@@ -52,6 +54,24 @@ def preflight(facts: Mapping[str, Fact], flagged: Mapping[str, int], series: int
                 )
             )
     return checks
+
+
+def _before(facts: Mapping[str, Fact]) -> list[Check]:
+    """A warning when the machine was busy before the run; what was at work meanwhile, the flags of the cases tell.
+
+    The load of the last minute may be that of our own last run: it counts only where the system tells no pressure.
+    """
+    load, untold = facts["load"].value or 0.0, facts["cpu_pressure"].value is None
+    said = [
+        f"tasks waited for {what} {share:g} % of the last 10 s"
+        for name, what in (("cpu_pressure", "CPUs"), ("memory_pressure", "memory"))
+        if (share := facts[name].value or 0.0) > BUSY
+    ]
+    said += [f"{load:g} tasks wanted to run on {facts['cpus'].value} CPUs, mean of a minute"] * (
+        untold and overloaded(load, facts["cpus"].value)
+    )
+    text = f"{' and '.join(said)} before the run: {REMEDY}"
+    return [Check(layer="preflight", name="busy before", verdict="WARN", reason="BUSY", text=text)] if said else []
 
 
 def caches(said: Sequence[str]) -> list[Check]:

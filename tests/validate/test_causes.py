@@ -291,6 +291,31 @@ def test_a_figure_picked_of_all_is_suspect_by_any_and_not_all_are_named() -> Non
     assert judged(disturbed(made(), ("latency", 1, 1)), bounds, "latency.remote[max]").verdict == "FAIL"
 
 
+IDLE = "some avg10=0.40 avg60=9.00 avg300=9.00 total=1\nfull avg10=9.00 avg60=9.00 avg300=9.00 total=1"
+WAITED = IDLE.replace("0.40", "12.50")
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ({"pressure_cpu": IDLE, "pressure_memory": IDLE, "load": ["0.10", "9", "9"]}, ""),
+        ({"pressure_cpu": IDLE, "load": ["9.50", "0", "0"]}, ""),  # of our own last run
+        ({"pressure_cpu": WAITED}, "tasks waited for CPUs 12.5 % of the last 10 s before the run: ps "),
+        ({"pressure_cpu": IDLE, "pressure_memory": WAITED}, "tasks waited for memory 12.5 % of the last 10 s before"),
+        ({"pressure_cpu": None, "load": ["9.50", "0", "0"]}, "9.5 tasks wanted to run on 8 CPUs, mean of a minute"),
+        ({"pressure_cpu": None, "load": ["4.00", "9", "9"]}, ""),
+        ({"load": None}, ""),
+    ],
+)
+def test_a_machine_that_was_busy_before_the_run_is_told_so(before: dict[str, Any], said: str) -> None:
+    result = validate(made(**before), spec=SPEC)
+    assert result.verdict == ("WARN" if said else "PASS")
+    assert result.checks[0].text.startswith(said)
+    assert (result.checks[0].reason == "BUSY") == bool(said)
+    slow = made(bandwidth(0.5, lambda i, j: i == j == 1), **before)
+    assert validate(slow, spec=SPEC).verdict == "FAIL"
+
+
 @pytest.mark.parametrize(("after", "verdict"), [(2, "PASS"), (9, "WARN")])
 def test_heat_during_the_run_is_told_and_named(after: int, verdict: str) -> None:
     told = dimms() | {"thermal_throttles": {"0": 1, "1": 2}}
