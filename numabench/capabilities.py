@@ -14,6 +14,7 @@ from numabench.environment import Tree, free_huge_pages, more_huge_pages
 from numabench.errors import NumabenchError
 from numabench.machine import Machine
 from numabench.memory import HUGE_BYTES, Proof, allocate
+from numabench.units import plural
 
 Level = Literal["exact", "inferred", "impossible"]
 
@@ -183,7 +184,7 @@ def _pins(machine: Machine) -> Capability:
             cost="nothing can be measured",
             remedy="allow sched_setaffinity in the seccomp profile; give CPUs by taskset or --cpuset-cpus",
         )
-    return Capability(name="pin threads", level="exact", seen=f"{len(cpus)} CPUs, each read back")
+    return Capability(name="pin threads", level="exact", seen=f"{plural(len(cpus), 'CPU')}, each read back")
 
 
 def _pages(machine: Machine, errors: dict[str, str]) -> Iterator[Capability]:

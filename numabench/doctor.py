@@ -10,7 +10,7 @@ from numabench.capabilities import Capability, probe
 from numabench.environment import Tree
 from numabench.machine import Machine
 from numabench.settings import Finding, State
-from numabench.units import format_numbers
+from numabench.units import format_numbers, plural
 
 LEAST_FREE = 1 << 30
 
@@ -63,7 +63,7 @@ def _machine(machine: Machine) -> list[Finding]:
         effect = "remote cases are unavailable; all else is measured"
         found.append(Finding("nodes", "note", "one node", effect, source="hwloc"))
     else:
-        seen = f"{len(machine.targets())} nodes with memory, {len(machine.initiators())} with CPUs"
+        seen = f"{plural(len(machine.targets()), 'node')} with memory, {len(machine.initiators())} with CPUs"
         found.append(Finding("nodes", "ok", seen, source="hwloc"))
     shut = [node.id for node in machine.nodes if not node.allowed]
     if shut:

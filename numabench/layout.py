@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from numabench.errors import UsageError
 from numabench.machine import Machine
+from numabench.units import plural
 
 Goal = Literal["one-per-node", "split", "whole"]
 Ids = tuple[int, ...]
@@ -50,7 +51,7 @@ def per_node(machine: Machine, reserve: int = 0) -> Layout:
     for node in machine.initiators():
         cpus = cores(machine, node)
         if reserve >= len(cpus):
-            raise UsageError(f"--reserve {reserve}: node {node} has {len(cpus)} cores")
+            raise UsageError(f"--reserve {reserve}: node {node} has {plural(len(cpus), 'core')}")
         keep = len(cpus) - reserve
         slots.append(Slot(cpus[:keep], (memory_of(machine, node),)))
         kept.extend(cpus[keep:])
@@ -68,7 +69,9 @@ def split(machine: Machine, threads: int, reserve: int = 0, most: int | None = N
         spare.extend(slot.cpus[len(slot.cpus) // threads * threads :])
     if not slots:
         largest = max((len(slot.cpus) for slot in base.slots), default=0)
-        raise UsageError(f"{threads} threads per instance: the largest node has {largest} cores left")
+        raise UsageError(
+            f"{plural(threads, 'thread')} per instance: the largest node has {plural(largest, 'core')} left"
+        )
     return Layout("split", tuple(slots[:most]), (*base.reserved, *spare))
 
 
@@ -86,18 +89,19 @@ def divide(machine: Machine, instances: int, threads: int) -> Layout:
     Instances go round the nodes, so that few of them do not share one. Raises UsageError when they do not fit.
     """
     total = whole(machine).slots[0]
+    asked = f"{plural(instances, 'instance')} of {plural(threads, 'thread')}"
     if instances == 1 and threads == len(total.cpus):
         return whole(machine) if len(machine.initiators()) > 1 else per_node(machine)
     per = per_node(machine)
     if threads > max(len(slot.cpus) for slot in per.slots):
         if instances * threads > len(total.cpus):
-            raise UsageError(f"{instances} instances of {threads} threads: this machine has {len(total.cpus)} cores")
+            raise UsageError(f"{asked}: this machine has {plural(len(total.cpus), 'core')}")
         return Layout(
             "whole", tuple(Slot(total.cpus[i * threads : (i + 1) * threads], total.nodes) for i in range(instances))
         )
     found = split(machine, threads).slots
     if instances > len(found):
-        raise UsageError(f"{instances} instances of {threads} threads: only {len(found)} fit into the nodes")
+        raise UsageError(f"{asked}: only {len(found)} fit into the nodes")
     by_node: dict[Ids, list[Slot]] = {}
     for slot in found:
         by_node.setdefault(slot.nodes, []).append(slot)

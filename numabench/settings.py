@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from numabench import firmware
 from numabench.environment import FALLBACK_CLOCKS, Tree, more_huge_pages
 from numabench.machine import Machine
-from numabench.units import format_bytes
+from numabench.units import format_bytes, plural
 
 State = Literal["ok", "note", "warning", "failure"]
 UNTOLD = "not told by this system"
@@ -167,7 +167,7 @@ def load(tree: Tree, cpus: int) -> Iterator[Finding]:
         yield Finding(
             "load",
             "warning" if busy else "ok",
-            f"{words[0]} tasks wanted to run or waited for a disk, on {cpus} CPUs (mean of a minute)",
+            f"{words[0]} tasks wanted to run or waited for a disk, on {plural(cpus, 'CPU')} (mean of a minute)",
             "threads wait for their CPUs" if busy else "",
             "ps -eo pcpu,pid,comm --sort=-pcpu | head   names them; stop them" if busy else "",
             "/proc/loadavg",

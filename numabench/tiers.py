@@ -11,6 +11,7 @@ import msgspec
 from numabench import kernels
 from numabench.backend import Backend
 from numabench.series import Case
+from numabench.units import plural
 
 ROUNDS = 3
 FAMILIES = ("stream", "stride", "mix", "gather", "blas1", "gemm")  # others hardly depend on it
@@ -48,4 +49,4 @@ def _asks(case: Case) -> bool:
 
 
 def _key(case: Case) -> str:
-    return f"{case.kernel}, {len(case.cpus)} threads"
+    return f"{case.kernel}, {plural(len(case.cpus), 'thread')}"

@@ -12,7 +12,7 @@ from numabench import experiments, kernels
 from numabench.cli import EXIT_FAILED
 from numabench.machine import Machine
 from numabench.series import Options
-from numabench.units import format_bytes, format_numbers
+from numabench.units import format_bytes, format_numbers, plural
 
 if TYPE_CHECKING:
     from numabench.settings import Finding
@@ -67,7 +67,7 @@ def topology(source: str | None, as_json: bool) -> None:
     for (level, kind, size), shared in seen.items():
         name = f"L{level}{'di'[kind == 'instruction'] if level == 1 else ''}"
         console.print(
-            f"{name}: {len(shared)} x {format_bytes(size)}, shared by {max(map(len, shared))} CPU(s)",
+            f"{name}: {len(shared)} x {format_bytes(size)}, shared by {plural(max(map(len, shared)), 'CPU')}",
             highlight=False,
         )
     for device in machine.devices:

@@ -53,6 +53,8 @@ def recommend(
     if listed:
         click.echo("\n".join(f"{name:12} {data['title']}" for name, data in launchers.tools().items()))
         return
+    if script and as_json:
+        raise UsageError("--json and --script both want stdout: give one of them")
     if file is None:
         raise UsageError("recommend needs a record: numabench run divide -o here.json makes one")
     name, found = launchers.find(tool), records.load(file)

@@ -11,6 +11,7 @@ from numabench.experiments import base, serving
 from numabench.layout import Slot
 from numabench.machine import Machine
 from numabench.series import Case, Cell, Options, Series, Table
+from numabench.units import plural
 
 PRESET = "llm-decode"
 MOST = {"quick": 1, "standard": 4, "full": 4}
@@ -116,6 +117,6 @@ def _best(at: dict[tuple[int, str, int], Series]) -> Iterator[str]:
         else:
             tail = serving.p99_ratio(best, first)
             yield (
-                f"{name}, leaving {best.case.params['left']} core(s) gives {base.in_words(ratio)} of the throughput of "
-                f"leaving none{f', p99 {tail}' if tail else ''}."
+                f"{name}, leaving {plural(int(best.case.params['left']), 'core')} gives "
+                f"{base.in_words(ratio)} of the throughput of leaving none{f', p99 {tail}' if tail else ''}."
             )

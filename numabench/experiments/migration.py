@@ -12,7 +12,7 @@ from numabench.experiments import base
 from numabench.jobs.converge import SETTLED
 from numabench.machine import Machine
 from numabench.series import Case, Options, Series, Table
-from numabench.units import format_bytes, format_value
+from numabench.units import format_bytes, format_value, plural
 
 PAGE_STEPS = {"base": 4096, "thp": 2 << 20}
 MOVED = {"quick": (64 * base.MIB,), "standard": (64 * base.MIB, base.GIB)}
@@ -213,8 +213,8 @@ class Migration:
             ratio = base.paired(s, pinned) if roams and pinned else None
             if ratio:
                 words.append(
-                    f"{beside} threads beside it: a thread left to the scheduler takes {base.in_words(ratio)} of "
-                    f"a pinned one{self._moved(s, hops)}."
+                    f"{plural(int(beside), 'thread')} beside it: a thread left to the scheduler takes "
+                    f"{base.in_words(ratio)} of a pinned one{self._moved(s, hops)}."
                 )
         figures = {"mean": "", "p50": "p50_us", "p99": "p99_us", "moves a second": "moves_per_s"}
         return Table(

@@ -16,7 +16,7 @@ from numabench.jobs.instance import model_of
 from numabench.layout import Slot
 from numabench.machine import Machine
 from numabench.series import Axis, Case, Marks, Options, Series, Table
-from numabench.units import format_numbers
+from numabench.units import format_numbers, plural
 
 LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 GEMM_N = 1024
@@ -44,7 +44,8 @@ class Scaling:
             over = [t for t in options.threads if t > len(cpus) or t < 1]
             if over:
                 raise UsageError(
-                    f"--threads {format_numbers(over)}: node {i} has {len(cpus)} cores (CPUs {format_numbers(cpus)})"
+                    f"--threads {format_numbers(over)}: node {i} has {plural(len(cpus), 'core')} "
+                    f"(CPUs {format_numbers(cpus)})"
                 )
             ladder = options.threads or [*(n for n in LADDER if n < len(cpus)), len(cpus)][-12:]
             far = [t for s, t in usable if s == i and t != i]

@@ -16,7 +16,7 @@ from numabench.layout import Goal, Layout
 from numabench.machine import Machine
 from numabench.record import Record
 from numabench.series import Series
-from numabench.units import format_numbers
+from numabench.units import format_numbers, plural
 
 NOT_MEASURED = "not measured here (numabench run divide measures it)"
 
@@ -74,7 +74,7 @@ def choose(
         )
     if reserve:
         made = _shorter(made, reserve)
-        why.append(f"{reserve} core(s) of each instance are left to the front end; that was not measured.")
+        why.append(f"{plural(reserve, 'core')} of each instance left to the front end; that was not measured.")
     ratio = paired(best, default) if default is not None and default is not best else None
     if default is best:
         gain, said = "none: the default was not beaten", "Dividing brings nothing measurable here."
@@ -122,7 +122,7 @@ def _goal(goal: Goal, machine: Machine, reserve: int) -> Layout:
 def _shorter(made: Layout, reserve: int) -> Layout:
     least = min(len(slot.cpus) for slot in made.slots)
     if reserve >= least:
-        raise UsageError(f"--reserve {reserve}: an instance has {least} cores")
+        raise UsageError(f"--reserve {reserve}: an instance has {plural(least, 'core')}")
     kept = tuple(cpu for slot in made.slots for cpu in slot.cpus[len(slot.cpus) - reserve :])
     slots = tuple(s._replace(cpus=s.cpus[: len(s.cpus) - reserve]) for s in made.slots)
     return made._replace(slots=slots, reserved=kept)

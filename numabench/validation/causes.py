@@ -11,6 +11,7 @@ from statistics import median
 from numabench.analysis import signatures
 from numabench.analysis.matrix import Fault
 from numabench.analysis.verdict import best
+from numabench.units import plural
 from numabench.validation.metrics import BY_NAME
 from numabench.validation.outcome import Cause, Check, Fact
 
@@ -89,12 +90,12 @@ def _of_facts(seen: dict[str, str], facts: Mapping[str, Fact], checks: Sequence[
         seen["a node without memory"] = f"node {without[0]} has CPUs and no memory"
     sockets, nodes = facts["sockets"].value, facts["numa_nodes"].value
     if sockets and nodes < sockets:
-        seen["too few nodes"] = f"{nodes} nodes for {sockets} packages"
+        seen["too few nodes"] = f"{plural(nodes, 'node')} for {plural(sockets, 'package')}"
     check = bad.get("numa_nodes")
     if check:
         wanted = "".join(c for c in check.limit.split(" ")[0] if c.isdigit())
         word = "too many nodes" if wanted and nodes > int(wanted) else "too few nodes"
-        seen[word] = f"{nodes} nodes, expected {check.limit}"
+        seen[word] = f"{plural(nodes, 'node')}, expected {check.limit}"
     if "mem_total_gib_per_node" in bad and "node's memory low" not in seen:
         seen["memory low"] = f"{memory} GiB, expected {bad['mem_total_gib_per_node'].limit}"
     rated, configured = facts["dimm_rated_mts"].value, facts["dimm_configured_mts"].value

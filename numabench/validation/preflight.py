@@ -9,6 +9,7 @@ import msgspec
 
 from numabench.series import FLAGS
 from numabench.settings import BUSY, overloaded
+from numabench.units import plural
 from numabench.validation.layers import PICK
 from numabench.validation.outcome import Check, Fact
 
@@ -67,7 +68,7 @@ def _before(facts: Mapping[str, Fact]) -> list[Check]:
         for name, what in (("cpu_pressure", "CPUs"), ("memory_pressure", "memory"))
         if (share := facts[name].value or 0.0) > BUSY
     ]
-    said += [f"{load:g} tasks wanted to run on {facts['cpus'].value} CPUs, mean of a minute"] * (
+    said += [f"{load:g} tasks wanted to run on {plural(facts['cpus'].value, 'CPU')}, mean of a minute"] * (
         untold and overloaded(load, facts["cpus"].value)
     )
     text = f"{' and '.join(said)} before the run: {REMEDY}"

@@ -235,7 +235,7 @@ def test_narrowed_mask_is_told() -> None:
     code, found = doctor(before=("taskset", "-c", str(one)))
     assert code == 0
     assert found["CPUs"]["seen"].startswith("1 of ")
-    assert found["pin threads"]["seen"].startswith("1 CPUs")
+    assert found["pin threads"]["seen"].startswith("1 CPU,")
 
 
 NOBODY = 65534

@@ -190,7 +190,7 @@ def test_frontend_finds_how_many_to_leave() -> None:
         return 100.0 - 4 * left - busy
 
     words = said("frontend", taken(cases, value), machine)
-    assert "leaving 1 core(s) gives 1.9" in words
+    assert "leaving 1 core gives 1.9" in words
     same = said("frontend", taken(cases, lambda c: 100.0), machine)
     assert same.count("leaving cores brings no throughput that these passes could detect") == 4
     assert {(c.params["where"], c.params["duty"]) for c in cases} == {

@@ -306,6 +306,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert data["main"]
     assert cli(file, "--for", "vlm").returncode == 2
     assert cli("/nonexistent.json").returncode == 2
+    both = cli(file, "--for", "numactl", "--json", "--script")
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "--json and --script" in both.stderr
     assert cli("--list").stdout.count("\n") == 15
     assert "needs a record" in cli("--for", "vllm").stderr
     assert cli(file, "--for", "numactl", "--script").stdout.startswith("#!/usr/bin/env bash")

@@ -9,6 +9,7 @@ from numabench import kernels, session, tiers
 from numabench.backend import Hardware
 from numabench.machine import Machine
 from numabench.series import Case, Options
+from numabench.units import plural
 from tests.fakes import Fake, two_nodes
 
 USABLE = [name for name, tier in kernels.tiers().items() if tier.usable]
@@ -30,7 +31,7 @@ def test_the_fastest_tier_of_each_kernel(better: str) -> None:
     cases = [case("read", better), case("copy", better), case("read", better)]
     found, told = tiers.choose(cases, Fake(truth=truth), 0)
     assert [one.tier for one in found] == [USABLE[0], HIGHEST, USABLE[0]]
-    assert set(told) == {"read, 1 threads", "copy, 1 threads"}
+    assert set(told) == {"read, 1 thread", "copy, 1 thread"}
     assert all(set(values) == set(USABLE) for values in told.values())
 
 
@@ -38,7 +39,7 @@ def test_the_highest_stays_where_none_wins_every_round() -> None:
     backend = Fake(noise=0)
     found, told = tiers.choose([case("read")], backend, 0)
     assert found == [case("read")]
-    assert len(backend.calls) == tiers.ROUNDS * len(told["read, 1 threads"])
+    assert len(backend.calls) == tiers.ROUNDS * len(told["read, 1 thread"])
 
 
 def test_what_does_not_depend_on_it_is_not_measured() -> None:
@@ -53,7 +54,7 @@ def test_a_run_says_what_it_chose_by() -> None:
     options = Options(profile="quick", passes=3, tier=kernels.MEASURED)
     record = session.run(["bandwidth"], options, machine=two_nodes(), backend=Fake())
     assert set(record.environment["tiers"]) == {
-        f"{one.case.kernel}, {len(one.case.cpus)} threads" for one in record.series
+        f"{one.case.kernel}, {plural(len(one.case.cpus), 'thread')}" for one in record.series
     }
     assert {sample.evidence.tier for one in record.series for sample in one.samples} <= set(USABLE)
     record = session.run(["bandwidth"], Options(profile="quick", passes=3), machine=two_nodes(), backend=Fake())
