@@ -13,7 +13,8 @@ from typing import Protocol, Self
 
 from numabench import _core, jobs, kernels, timing
 from numabench.analysis import stats
-from numabench.environment import FALLBACK_CLOCKS, Tree, Watch, moves
+from numabench.disturbance import Watch, moves
+from numabench.environment import FALLBACK_CLOCKS, Tree
 from numabench.errors import NumabenchError
 from numabench.evidence import evidence, flags, prefetch
 from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps, crew

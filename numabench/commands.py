@@ -25,7 +25,8 @@ from typing import IO, Any, Literal
 import msgspec
 
 from numabench import _core
-from numabench.environment import SETTINGS, Watch, snapshot
+from numabench.disturbance import Watch
+from numabench.environment import SETTINGS, snapshot
 from numabench.errors import NumabenchError, Unsupported, UsageError
 from numabench.machine import Machine
 from numabench.units import format_bytes, format_seconds

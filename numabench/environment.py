@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that can change a result, read and never changed: settings, limits, load, and what happened meanwhile."""
+"""All that can change a result, read and never changed: settings, limits and load."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-import time
-from collections.abc import Iterable
 from typing import Any
-
-import msgspec
 
 from numabench.machine import Machine
 
@@ -21,11 +17,6 @@ _THP, _KERNEL, _CLOCK = (
     "sys/devices/system/clocksource/clocksource0",
 )
 _NO_LIMIT = 1 << 60  # version 1 of cgroups writes "no limit" as a number near 2^63
-_CAPABILITIES = {21: "SYS_ADMIN", 23: "SYS_NICE", 14: "IPC_LOCK", 19: "SYS_PTRACE", 38: "PERFMON"}
-_CMDLINE = re.compile(
-    r"(?:isolcpus|nohz_full|rcu_nocbs|numa|numa_balancing|transparent_hugepage|default_hugepagesz|hugepagesz|hugepages|"
-    r"intel_pstate|amd_pstate|nosmt|mitigations|intel_idle\.max_cstate|processor\.max_cstate|clocksource|tsc)(?:=\S*)?"
-)
 _VARIABLES = re.compile(
     r"OMP_\w+|KMP_\w+|GOMP_CPU_AFFINITY|(?:MALLOC|OPENBLAS|MKL|NUMABENCH)_\w+|GLIBC_TUNABLES|LD_PRELOAD"
 )
@@ -35,10 +26,7 @@ SETTINGS = (
     "zone_reclaim_mode", "clocksource", "cpus_allowed", "nodes_allowed", "cpu_quota", "isolated_cpus", "nohz_full",
     "variables",
 )  # fmt: skip
-SIBLING_SHARE = 0.05  # of a sibling's time, from which on it takes part of the core
 FALLBACK_CLOCKS = ("hpet", "acpi_pm", "jiffies")  # what the system takes when it does not trust the CPU's counter
-_NODES_ALLOWED = re.compile(rb"^Mems_allowed_list:\s*(\S+)", re.M)
-_VMSTAT = re.compile(rb"^(numa_pages_migrated|pgmigrate_success|thp_collapse_alloc|pgdemote_\w+) (\d+)$", re.M)
 
 
 class Tree:
@@ -132,7 +120,7 @@ def more_huge_pages(node: int, page_bytes: int, least_bytes: int = 1 << 30) -> s
     return f"echo {pages} > /{_NODE}/node{node}/hugepages/hugepages-{page_bytes >> 10}kB/nr_hugepages (as root)"
 
 
-def _cgroup_dirs(tree: Tree, controller: str, pid: str = "self") -> tuple[int, list[str]]:
+def cgroup_dirs(tree: Tree, controller: str, pid: str = "self") -> tuple[int, list[str]]:
     """Version and directories that limit this process for a controller, its own first; version 0 when unknown."""
     path, version = None, 0
     for line in (tree.text(f"proc/{pid}/cgroup") or "").splitlines():
@@ -164,7 +152,7 @@ def _cgroup_dirs(tree: Tree, controller: str, pid: str = "self") -> tuple[int, l
 
 def _cpu_quota(tree: Tree) -> float | None:
     """CPUs' worth of time that the quota grants, the least over the hierarchy; None without one."""
-    version, dirs = _cgroup_dirs(tree, "cpu")
+    version, dirs = cgroup_dirs(tree, "cpu")
     found = []
     for path in dirs:
         if version == 2:
@@ -179,7 +167,7 @@ def _cpu_quota(tree: Tree) -> float | None:
 def cgroup_without_quota() -> str | None:
     """The nearest cgroup, upwards from this process's, without a CPU quota and open to processes; or None."""
     tree = Tree()
-    version, dirs = _cgroup_dirs(tree, "cpu")
+    version, dirs = cgroup_dirs(tree, "cpu")
     name = "cpu.max" if version == 2 else "cpu.cfs_quota_us"
     limited = [(tree.text(f"{path}/{name}") or "max").split()[0] not in ("max", "-1") for path in dirs]
     for at, path in enumerate(dirs):
@@ -192,7 +180,7 @@ def cgroup_without_quota() -> str | None:
 
 def _memory_limit(tree: Tree) -> tuple[int | None, int | None]:
     """The least memory limit of the hierarchy and the least that is left under any, bytes; None without one."""
-    version, dirs = _cgroup_dirs(tree, "memory")
+    version, dirs = cgroup_dirs(tree, "memory")
     names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
     used, cache = (
         ("memory.current", "inactive_file") if version == 2 else ("memory.usage_in_bytes", "total_inactive_file")
@@ -210,144 +198,6 @@ def _memory_limit(tree: Tree) -> tuple[int | None, int | None]:
 def memory_left_bytes(root: str | os.PathLike[str] = "/") -> int | None:
     """Bytes that the cgroup's memory limit still allows this process; None when nothing limits it."""
     return _memory_limit(Tree(root))[1]
-
-
-def moves(tid: int) -> tuple[float, float] | None:
-    """How often a thread was moved to another CPU so far, and ms that it ran; None where the system does not tell.
-
-    From /proc/PID/task/TID/sched (the kernel's CONFIG_SCHED_DEBUG).
-    """
-    lines = (Tree().text(f"proc/self/task/{tid}/sched") or "").splitlines()
-    found = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
-    try:
-        return float(found["se.nr_migrations"]), float(found["se.sum_exec_runtime"])
-    except (KeyError, ValueError):
-        return None
-
-
-def threads() -> set[int]:
-    """The threads of this process."""
-    return {int(name) for name in os.listdir("/proc/self/task")}
-
-
-WAKE_NS = 300_000  # no core takes longer to wake up from its deepest sleep; a thread that waits longer waits for others
-
-
-class Disturbance(msgspec.Struct, frozen=True):
-    """What happened to the system between two moments. None: this system does not tell."""
-
-    seconds: float
-    steal_share: float | None = None  # of the CPU time of the CPUs watched
-    throttled_count: int | None = None
-    throttled_us: int | None = None
-    cpu_pressure_us: int | None = None  # some task waited for a CPU
-    own_wait_us: int | None = None  # so much of it may be this process's own threads, as they were woken
-    memory_pressure_us: int | None = None
-    moved: dict[str, int] = {}  # counters of /proc/vmstat that rose: system-wide, so hints only
-    sibling_share: float | None = None  # of the time of the watched CPUs' idle siblings that others used, the busiest's
-    nodes_allowed: tuple[str, str] | None = None  # before and after, when the cpuset's nodes changed
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Trust flags that follow: stolen, throttled, contended, sibling_busy, migration_suspected."""
-        limit = 0.01
-        others_us = (self.cpu_pressure_us or 0) - (self.own_wait_us or 0)
-        pressure = max(others_us, self.memory_pressure_us or 0)
-        found = {
-            "throttled": bool(self.throttled_count),
-            "stolen": (self.steal_share or 0.0) > limit,
-            "contended": self.seconds > 0 and pressure * 1e-6 / self.seconds > limit,
-            "sibling_busy": (self.sibling_share or 0.0) > SIBLING_SHARE,
-            "migration_suspected": bool(self.moved or self.nodes_allowed),
-        }
-        return tuple(name for name, on in found.items() if on)
-
-
-class Watch:
-    """Counters of disturbance over one interval, for the CPUs used. Missing files are None, never an error.
-
-    ``siblings`` are CPUs of the same cores that should idle meanwhile.
-    """
-
-    def __init__(
-        self,
-        cpus: Iterable[int],
-        root: str | os.PathLike[str] = "/",
-        pid: int | None = None,
-        siblings: Iterable[int] = (),
-    ) -> None:
-        self._tree = Tree(root)
-        self._cpus = {b"cpu%d" % cpu for cpu in cpus}
-        self._siblings = {b"cpu%d" % cpu for cpu in siblings}
-        self._status, self._tasks = (f"proc/{pid or 'self'}/{name}" for name in ("status", "task"))
-        version, dirs = _cgroup_dirs(self._tree, "cpu", str(pid or "self"))
-        self._stats = [f"{path}/cpu.stat" for path in dirs]
-        # Version 2 counts microseconds under another name than version 1 counts nanoseconds.
-        self._unit = re.compile(rb"throttled_usec (\d+)" if version == 2 else rb"throttled_time (\d+)")
-        self._per_us = 1 if version == 2 else 1000
-        self._before: tuple[float, dict[str, int], dict[str, int], str] | None = None
-
-    def _read(self) -> tuple[float, dict[str, int], dict[str, int], str]:
-        found: dict[str, int] = {}
-        lines = (self._tree.raw("proc/stat") or b"").partition(b"\nintr")[0].splitlines()
-        split = (line.split() for line in lines)
-        known = [words for words in split if len(words) > 8 and all(word.isdigit() for word in words[1:9])]
-        for row in (row for row in known if row[0] in self._siblings):
-            found[f"idle {row[0].decode()}"] = int(row[4]) + int(row[5])
-            found[f"all {row[0].decode()}"] = sum(map(int, row[1:9]))
-        rows = [row for row in known if row[0] in self._cpus]
-        if rows:
-            found["ticks"] = sum(sum(map(int, row[1:9])) for row in rows)
-            found["steal"] = sum(int(row[8]) for row in rows)
-        for path in self._stats:
-            text = self._tree.raw(path) or b""
-            count, us = re.search(rb"nr_throttled (\d+)", text), self._unit.search(text)
-            if count and us:
-                found["throttled"] = found.get("throttled", 0) + int(count[1])
-                found["throttled_us"] = found.get("throttled_us", 0) + int(us[1]) // self._per_us
-        for name in ("cpu", "memory"):
-            some = re.search(rb"some .*total=(\d+)", self._tree.raw(f"proc/pressure/{name}") or b"")
-            if some:
-                found[name] = int(some[1])
-        moved = {n.decode(): int(v) for n, v in _VMSTAT.findall(self._tree.raw("proc/vmstat") or b"")}
-        nodes = _NODES_ALLOWED.search(self._tree.raw(self._status) or b"")
-        for tid in self._tree.names(self._tasks):
-            waited = (self._tree.raw(f"{self._tasks}/{tid}/schedstat") or b"").split()
-            if len(waited) == 3 and all(word.isdigit() for word in waited):
-                found[f"wait {tid}"], found[f"runs {tid}"] = int(waited[1]), int(waited[2])
-        return time.monotonic(), found, moved, nodes[1].decode() if nodes else ""
-
-    def start(self) -> None:
-        """Begin an interval; an earlier one that was not stopped is forgotten."""
-        self._before = self._read()
-
-    def stop(self) -> Disturbance:
-        """End the interval and tell what happened in it. Raises ValueError without a start."""
-        if self._before is None:
-            raise ValueError("the watch was not started")
-        (then, old, was, nodes), (now, new, moved, nodes_now) = self._before, self._read()
-        self._before = None
-        rise = {name: new[name] - old[name] for name in new if name in old}
-        ticks = rise.get("ticks", 0)  # of 10 ms: a short interval may contain none
-        # One tick more or less is no use to speak of.
-        spans = [(rise.get(f"all {cpu.decode()}", 0), rise.get(f"idle {cpu.decode()}", 0)) for cpu in self._siblings]
-        # One that wakes the others and one of them: what a team waits at the same time is pressure once.
-        tids = [name.removeprefix("runs ") for name in new if name.startswith("runs ")]
-        rose = [[new[f"{what} {tid}"] - old.get(f"{what} {tid}", 0) for what in ("wait", "runs")] for tid in tids]
-        waits = sorted(min(wait, runs * WAKE_NS) for wait, runs in rose)
-        busy = [max(span - idle - 1, 0) / span for span, idle in spans if span > 0]
-        return Disturbance(
-            seconds=now - then,
-            steal_share=rise["steal"] / ticks if ticks > 0 else None,
-            throttled_count=rise.get("throttled"),
-            throttled_us=rise.get("throttled_us"),
-            cpu_pressure_us=rise.get("cpu"),
-            own_wait_us=sum(waits[-2:]) // 1000 if waits else None,
-            memory_pressure_us=rise.get("memory"),
-            moved={name: moved[name] - was[name] for name in moved if moved[name] > was.get(name, moved[name])},
-            sibling_share=max(busy, default=None),
-            nodes_allowed=(nodes, nodes_now) if nodes and nodes_now and nodes != nodes_now else None,
-        )
 
 
 def job() -> dict[str, str]:

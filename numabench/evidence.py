@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from numabench import _core, kernels
 from numabench.analysis import stats
-from numabench.environment import Disturbance
+from numabench.disturbance import Disturbance
 from numabench.machine import Machine
 from numabench.memory import HUGE_BYTES, Buffer, Proof
 from numabench.series import Case, Evidence

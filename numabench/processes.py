@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from numabench import counters
 from numabench.analysis.diagnosis import Facts, Thread
-from numabench.environment import Tree, Watch
+from numabench.disturbance import Watch
+from numabench.environment import Tree
 from numabench.machine import Machine
 
 STEP_S = 0.05

@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple, Protocol
 
 from numabench import _core, kernels
-from numabench.environment import threads
+from numabench.disturbance import threads
 from numabench.machine import Machine
 from numabench.memory import Buffer, allocate
 from numabench.series import Case, Options, Sample

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from numabench import _core, kernels
-from numabench.environment import Tree, Watch
+from numabench.disturbance import Watch
+from numabench.environment import Tree
 from numabench.errors import NumabenchError
 from numabench.evidence import evidence
 from numabench.jobs.base import SET_UP_BYTES_PER_S, Bench

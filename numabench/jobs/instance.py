@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from numabench import _core, kernels, layout, presets
 from numabench.analysis import tails
-from numabench.environment import Disturbance, Watch
+from numabench.disturbance import Disturbance, Watch
 from numabench.errors import NumabenchError
 from numabench.instance.drive import Fleet, Place, Run
 from numabench.instance.exchange import exchange_bytes

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from statistics import fmean, median
 
-from numabench.environment import Watch
+from numabench.disturbance import Watch
 from numabench.errors import NumabenchError
 from numabench.jobs.base import Bench
 from numabench.series import Case, Evidence, Options, Sample

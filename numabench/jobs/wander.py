@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from statistics import fmean, median, pstdev
 
 from numabench import _core, kernels
-from numabench.environment import moves
+from numabench.disturbance import moves
 from numabench.jobs.base import SET_UP_BYTES_PER_S, WARM_LIMIT_NS, Bench, Job, Stamps, crew, one_buffer
 from numabench.jobs.stream import RATE_BLOCK
 from numabench.memory import Buffer

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from numabench.backend import Hardware
-from numabench.environment import Tree, _cgroup_dirs
+from numabench.environment import Tree, cgroup_dirs
 from numabench.errors import NumabenchError
 from numabench.faults import Bench
 from numabench.machine import Machine
@@ -29,7 +29,7 @@ QUICK = ("run", "latency", "--profile", "quick", "--passes", "1", "--pages", "ba
 @contextmanager
 def group(controller: str, **limits: str) -> Iterator[Path]:
     """A control group below this process's own with these limits; skips where none can be made."""
-    version, dirs = _cgroup_dirs(Tree(), controller)
+    version, dirs = cgroup_dirs(Tree(), controller)
     if not dirs:
         pytest.skip(f"no control group of {controller} is to be seen")
     made = Path("/", dirs[0], f"numabench-test-{os.getpid()}")
@@ -60,7 +60,7 @@ def inside(where: Path, *words: str, cwd: Path | None = None) -> subprocess.Comp
 
 
 def memory_limit(size: int) -> dict[str, str]:
-    version, _ = _cgroup_dirs(Tree(), "memory")
+    version, _ = cgroup_dirs(Tree(), "memory")
     return {"memory__max" if version == 2 else "memory__limit_in_bytes": str(size)}
 
 
@@ -140,7 +140,7 @@ def test_a_cpu_taken_away_in_the_midst_is_noticed() -> None:
     if len(machine.allowed_cpus) < 2:
         pytest.skip("one CPU is allowed")
     first, last = machine.allowed_cpus[0], machine.allowed_cpus[-1]
-    version, dirs = _cgroup_dirs(Tree(), "cpuset")
+    version, dirs = cgroup_dirs(Tree(), "cpuset")
     if version != 1 or not dirs:
         pytest.skip("needs a cpuset of version 1, which takes single threads")
     mems = Path("/", dirs[0], "cpuset.mems").read_text().strip()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from numabench.environment import Watch, free_bytes, free_huge_pages, memory_left_bytes, snapshot
+from numabench.disturbance import Watch
+from numabench.environment import free_bytes, free_huge_pages, memory_left_bytes, snapshot
 from numabench.machine import Machine
 from numabench.settings import settings as judged
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numabench import settings as judged
-from numabench.environment import Tree, Watch, free_bytes, free_huge_pages, memory_left_bytes, snapshot
+from numabench.disturbance import Watch
+from numabench.environment import Tree, free_bytes, free_huge_pages, memory_left_bytes, snapshot
 from numabench.machine import Machine
 
 MACHINE = Machine.load()

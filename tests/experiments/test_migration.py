@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from numabench import _core, session
 from numabench.backend import Hardware
-from numabench.environment import Tree, moves
+from numabench.disturbance import moves
+from numabench.environment import Tree
 from numabench.errors import NumabenchError, PlacementError
 from numabench.machine import Machine
 from numabench.memory import allocate

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from numabench.environment import Disturbance
+from numabench.disturbance import Disturbance
 from numabench.errors import NumabenchError
 from numabench.evidence import flags, prefetch
 from numabench.jobs.chase import _floor, first_lap

@@ -14,7 +14,7 @@ import pytest
 
 from numabench import session
 from numabench._core import Team, Work, setup_kernel
-from numabench.environment import Disturbance
+from numabench.disturbance import Disturbance
 from numabench.errors import PlacementError
 from numabench.evidence import evidence, flags
 from numabench.machine import Machine
