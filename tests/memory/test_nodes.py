@@ -175,6 +175,7 @@ def test_twin_moved_and_misplaced_pages_raise_flags(
         involuntary_switches=0,
         minor_faults=0,
         calls=10,
+        tier="avx2",
     )
     changes = Disturbance(seconds=1.0, steal_share=0.0, throttled_us=0)
     clock: Any = SimpleNamespace(source="counter", overhead_ns=20.0, step_ns=10.0)
