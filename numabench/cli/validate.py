@@ -164,7 +164,7 @@ def _show(
         console = Console()
         console.print(result.machine, style="bold", highlight=False)
         if everything or any(check.verdict != "PASS" for check in result.checks):
-            console.print(reports.table(result, everything))
+            console.print(*reports.table(result, console.width, everything), sep="\n")
         for line in reports.summary(result):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if os.environ.get("GITHUB_ACTIONS") == "true" and not as_json:

@@ -25,6 +25,7 @@ STYLE = {
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 COLUMNS = ("verdict", "check", "seen", "limit", "margin", "why")
+LEAST_WHY = 40  # columns beside the others; in fewer it would be a word a line
 
 
 def figure(check: Check) -> str:
@@ -40,10 +41,15 @@ def _row(check: Check) -> tuple[str, ...]:
     return (check.verdict, check.label, figure(check), check.limit, margin, why)
 
 
-def table(result: Result, everything: bool = False) -> Table:
-    """Checks as a table, failing ones first; passes are counted below unless asked for."""
+def table(result: Result, width: int, everything: bool = False) -> list[Table | Text]:
+    """Checks as a table, failing ones first, then what does not fit beside them; passes only if asked for."""
     rows = [_row(check) for check in result.checks if everything or check.verdict != "PASS"]
     filled = [at for at in range(len(COLUMNS)) if any(row[at] not in ("", "-") for row in rows)]
+    why = COLUMNS.index("why")
+    beside = [max(len(text) for text in (COLUMNS[at], *(row[at] for row in rows))) + 2 for at in filled if at != why]
+    below = why in filled and width - sum(beside) < LEAST_WHY
+    if below:
+        filled.remove(why)
     rich = Table(box=None, pad_edge=False)
     for at in filled:
         # Names whole, however narrow the terminal: they are what people copy.
@@ -51,7 +57,7 @@ def table(result: Result, everything: bool = False) -> Table:
         rich.add_column(COLUMNS[at], overflow="fold", no_wrap=whole, justify="right" if right else "left")
     for row in rows:
         rich.add_row(Text(row[0], style=STYLE[row[0]]), *(Text(row[at]) for at in filled[1:]))
-    return rich
+    return [rich, *(Text(f"{row[1]}: {row[why]}") for row in rows if below and row[why])]
 
 
 def summary(result: Result) -> list[str]:

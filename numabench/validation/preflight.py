@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from numabench.analysis.verdict import spread
 from numabench.series import FLAGS
 from numabench.settings import BUSY, overloaded
 from numabench.units import plural
@@ -87,14 +88,21 @@ def caches(said: Sequence[str]) -> list[Check]:
 def doubted(checks: Sequence[Check], hindered: Hindered) -> list[Check]:
     """Where others were at work a figure cannot fail the machine: what failed by it is suspect.
 
-    So are all figures of a machine that was busy or restricted, and those ``hindered``.
+    So are all figures of a machine that was busy or restricted, those ``hindered``, and those that missed a bound by
+    less than their own rounds differ: another visit might pass.
     """
     everywhere = any(check.layer == "preflight" and check.verdict == "INCONCLUSIVE" for check in checks)
 
     def judged(check: Check) -> Check:
         by = _by(check, hindered)
-        if check.verdict != "FAIL" or check.layer not in ("spec", "baseline", "symmetry") or not (everywhere or by):
+        if check.verdict != "FAIL" or check.layer not in ("spec", "baseline", "symmetry"):
             return check
+        if not everywhere and not by:
+            apart = spread(check.rounds)
+            if check.margin is None or apart <= abs(check.margin):
+                return check
+            text = f"{check.text} by less than its rounds differ ({apart * 100:.1f} %)".strip()
+            return msgspec.structs.replace(check, verdict="SUSPECT", text=text)
         more = f" and {len(by) - SAID} more" if len(by) > SAID else ""
         which = f" ({', '.join(by[:SAID])}{more})" if by else ""
         return msgspec.structs.replace(

@@ -237,6 +237,27 @@ def test_only_the_figures_that_others_had_a_part_in_are_suspect_at_most() -> Non
     assert check.text == "while others were at work (bandwidth read-n1-n1-t0-thp-avx512)"
 
 
+@pytest.mark.parametrize(("slower", "verdict"), [(1.04, "SUSPECT"), (1.3, "FAIL")])
+def test_what_misses_a_bound_by_less_than_its_rounds_differ_is_suspect(slower: float, verdict: str) -> None:
+    found = made(lambda family, i, j: slower if family == "latency" and i == j == 1 else 1.0)
+    series = tuple(
+        msgspec.structs.replace(
+            one,
+            samples=tuple(
+                msgspec.structs.replace(sample, value=sample.value * (1.0, 1.1, 1.2)[number % 3])
+                for number, sample in enumerate(one.samples)
+            ),
+        )
+        if (one.case.experiment, one.case.initiator, one.case.target) == ("latency", 1, 1)
+        else one
+        for one in found.series
+    )
+    bounds = '[[check]]\nmetric = "latency.local"\nfail = 101.0\n'
+    check = judged(msgspec.structs.replace(found, series=series), bounds, "latency.local[node1]")
+    assert check.verdict == verdict
+    assert ("by less than its rounds differ" in check.text) == (verdict == "SUSPECT")
+
+
 @pytest.mark.parametrize(
     ("busy", "verdict"), [((0, 0), "FAIL"), ((1, 1), "SUSPECT"), ((1, 2), "SUSPECT"), ((2, 1), "FAIL")]
 )
