@@ -95,7 +95,7 @@ def tried(cause: str, command: tuple[str, ...], within: tuple[str, ...]) -> dict
 
 def test_a_quota_is_found_and_to_run_without_it_is_faster(narrow: Path) -> None:
     inside = ("sh", "-c", f'echo $$ > {narrow}/cgroup.procs; exec "$@"', "sh")
-    found = tried("throttled", (*PYTHON, "for _ in range(400): sum(range(100000))"), inside)
+    found = tried("throttled", (*PYTHON, "for _ in range(200): sum(range(100000))"), inside)
     if found["outcome"] == "not tried":
         assert "no cgroup without a quota" in str(found["reason"])
     else:
