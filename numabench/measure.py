@@ -103,6 +103,7 @@ class _Run:
         self.correlation: dict[str, float] = dict.fromkeys((case.experiment for case in cases), 0.0)
         self.groups = groups([case for case in cases if not case.unavailable])
         self.cost = [0.0] * len(self.groups)  # seconds of the last visit
+        self.due: list[int] = []  # passes that each group may still need
         self.again = False  # whether passes are taken of cases that did not fit their class
         self.started, self.visited = time.monotonic(), 0
         self.position = sum(map(len, self.samples.values()))
@@ -152,6 +153,7 @@ class _Run:
     def round(self, number: int, wanted: Sequence[Case]) -> bool:
         """Visit each of the cases once, in an order of this pass; False when there was none to visit or no time."""
         self.correlate()
+        self.due = [self.passes_due(group) for group in self.groups]
         keys = {key(c) for c in wanted if number not in self.numbers[key(c)]}
         chosen = [i for i, group in enumerate(self.groups) if any(key(c) in keys for c in group)]
         chosen = self.afford(chosen, number)
@@ -200,25 +202,27 @@ class _Run:
             if self.on_sample:
                 self.on_sample(case, sample)
         self.cost[place] = time.monotonic() - began
+        self.due[place] = self.passes_due(self.groups[place])
         self.visited += 1
         if self.progress:
             self.progress(self.told(left[-1], taken))
 
-    def told(self, last: Case, taken: Sequence[tuple[Case, Sample]]) -> Progress:
-        """How far it is: a case that is not done is taken to need all of its passes."""
+    def passes_due(self, group: Sequence[Case]) -> int:
+        """Passes that a group may still need: a case that is not done is taken to need all of its passes."""
         most = most_passes(self.options)
-        due = [
-            max([max(most - len(self.samples[key(c)]), 1) for c in group if not self.done(c, most)], default=0)
-            for group in self.groups
-        ]
+        left = [c for c in group if key(c) not in self.failed and not self.done(c, most)]
+        return max([max(most - len(self.samples[key(c)]), 1) for c in left], default=0)
+
+    def told(self, last: Case, taken: Sequence[tuple[Case, Sample]]) -> Progress:
+        """How far it is."""
         known = [cost for cost in self.cost if cost]
         mean = sum(known) / max(len(known), 1)
-        left = sum(n * (cost or mean) for n, cost in zip(due, self.cost, strict=True))
+        left = sum(n * (cost or mean) for n, cost in zip(self.due, self.cost, strict=True))
         if self.options.budget_s:
             left = min(left, max(self.options.budget_s - self.elapsed(), 0.0))
         return Progress(
             done=self.visited,
-            total=self.visited + sum(due),
+            total=self.visited + sum(self.due),
             label=f"{last.experiment} {last.label}",
             elapsed_s=self.elapsed(),
             left_s=left,
