@@ -16,7 +16,8 @@ from numabench.series import Case
 
 __all__ = ["buffers", "lookups", "prepare", "row_numbers", "seconds"]
 
-# Row numbers per thread: 4 MiB that stream from the thread's own node. No row comes twice before all have come.
+# Row numbers per thread, 4 MiB and more that stream from the thread's own node. No row comes twice before all have
+# come, and those are four times what the caches hold.
 NUMBERS, BLOCK, FIXED_ROWS = 1 << 20, 4096, 1 << 18
 
 
@@ -25,12 +26,14 @@ def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) ->
     return per_thread(bench, stack, group, seed)
 
 
-def row_numbers(stack: ExitStack, machine: Machine, cpu: int, rows: int, seed: int) -> tuple[_core.Region, int]:
-    """Numbers of rows in random order without repeats, on the CPU's own node; and how many."""
+def row_numbers(
+    stack: ExitStack, machine: Machine, cpu: int, rows: int, row: int, seed: int
+) -> tuple[_core.Region, int]:
+    """Numbers of rows of ``row`` bytes in random order without repeats, on the CPU's own node; and how many."""
     import numpy as np
 
     node = machine.cpu(cpu).node
-    count = min(rows, NUMBERS)
+    count = min(rows, max(NUMBERS, 4 * machine.llc_bytes((cpu,)) // row))
     region = stack.enter_context(_core.Region(4 * count, "thp", "local" if node is None else "bind", [node or 0]))
     rng = np.random.default_rng(seed)
     view = region.as_array("u4")
@@ -46,7 +49,7 @@ def lookups(
 ) -> _core.Work:
     """What thread ``part`` of the case does with rows of ``row`` bytes of a table, independent of each other."""
     row = int(case.params["row"])
-    numbers, count = row_numbers(stack, bench.machine, case.cpus[part], table.bytes // row, seed)
+    numbers, count = row_numbers(stack, bench.machine, case.cpus[part], table.bytes // row, row, seed)
     return _core.Work(
         kernels.kernel(case.kernel, case.tier),
         a=(table, 0),
