@@ -10,8 +10,13 @@ from numabench.machine import Machine
 from numabench.series import Axis, Case, Options, Series, Table
 from numabench.units import format_bytes
 
-QUICK = (64, 256, 4096, 4160)
-FULL = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4160, 2 << 20, (2 << 20) + 64)
+STANDARD = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4160, 2 << 20, (2 << 20) + 64)
+STRIDES = {
+    "quick": (64, 256, 4096, 4160),
+    "standard": STANDARD,
+    # Powers of two meet in few sets of a cache: each beside one that is a line longer.
+    "full": tuple(sorted({*STANDARD, *(stride + 64 for stride in STANDARD if stride >= 128 and stride % 128 == 0)})),
+}
 
 
 class Stride:
@@ -38,7 +43,7 @@ class Stride:
             size, suspect = (0, False) if why else base.size_for(machine, options, j, cpus, base.GIB)
             for kind in (options.pages,) if options.pages else ("base", "thp"):
                 for kernel in options.kernels or ("stride_read",):
-                    for stride in QUICK if options.profile == "quick" else FULL:
+                    for stride in STRIDES[options.profile]:
                         yield Case(
                             experiment=self.name,
                             kernel=kernel,
