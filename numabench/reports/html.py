@@ -83,6 +83,7 @@ class View(NamedTuple):
     name: str
     record: Record
     headline: tuple[str, str]
+    tables: list[Table]
     summary: list[str]
     drawing: drawing.Drawing
     roofline: str
@@ -174,12 +175,13 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 
 def _view(name: str, record: Record) -> View:
-    roof = figures.roofline(record)
+    roof, tables = figures.roofline(record), session.tables(record)
     return View(
         name,
         record,
         words.headline(record),
-        words.summary(session.tables(record)),
+        tables,
+        words.summary(tables),
         drawing.draw(record),
         _inline(roof) if roof else "",
         words.watch(record),
@@ -197,7 +199,7 @@ def _sections(views: Sequence[View]) -> list[Section]:
     found: dict[tuple[str, str], list[Card]] = {}
     for view in views:
         drawn: Counter[str] = Counter()
-        for table in session.tables(view.record):
+        for table in view.tables:
             spec = figures.chart(table, view.record) if drawn[table.experiment] < MOST_CHARTS else None
             drawn[table.experiment] += spec is not None
             reasons = {cell.unavailable for cell in figures.cells(table) if cell.unavailable}
