@@ -24,7 +24,7 @@ help: ## this menu
 bench: $(VENV)/.built ## build and measure this machine (pytest benchmarks/)
 	$(BIN)/python -m pytest benchmarks -p no:cacheprovider
 
-test: lint selftest asan tsan valgrind oldcpu aarch64 symbols coverage lab-subset ## everything that must pass
+test: lint selftest asan tsan valgrind oldcpu aarch64 symbols pytest lab-subset ## everything that must pass
 
 lint: $(VENV)/.built ## the checks that need no running program
 	$(BIN)/ruff format --check .
@@ -50,7 +50,7 @@ pytest: $(VENV)/.built system-fleet ## the Python tests that need no virtual mac
 fleet-test: $(VENV)/.built system-fleet ## a real Slurm cluster, Open MPI, ReFrame on this machine; NODES=64 for more
 	NUMABENCH_FLEET_NODES=$(NODES) $(BIN)/python -m pytest -q tests/fleet --durations=5
 
-coverage: $(VENV)/.built system-fleet ## the same with coverage, commands in subprocesses included
+coverage: $(VENV)/.built system-fleet ## which lines those reach, commands in subprocesses included; takes half as long again
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m "not lab" -q
 	$(BIN)/coverage combine -q
