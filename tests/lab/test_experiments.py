@@ -212,6 +212,22 @@ def _at(s: Series) -> tuple[int | None, int | None, float]:
     return s.case.initiator, s.case.target, float(s.case.params["load"]) * (1 if s.case.params.get("probe", 1) else -1)
 
 
+def test_pages_go_to_memory_without_cpus_and_come_back(tmp_path: Path) -> None:
+    """Demoted from the first node and promoted from the second, by a CPU of the first, and proven at home at the end."""
+    run = measured(TIERED, tmp_path, "migration", "--size", "4MiB", "--passes", "2", seed=1)
+    moves = [s for s in run.series if s.case.job == "move"]
+    assert {(s.case.target, s.case.params["to"]) for s in moves} == {(0, 1), (1, 0)}
+    for s in moves:
+        assert s.samples, s.unavailable
+        for sample in s.samples:
+            assert sample.value > 0
+            assert set(sample.evidence.placement_seen) == {s.case.target}, s.case.label
+            assert {TIERED.node_of(cpu) for cpu in sample.evidence.cpus_seen} == {0}
+    said = " ".join(line for table in session.tables(run) for line in table.meaning)
+    assert "from node 0 to 1 runs at" in said
+    assert "from node 1 to 0 runs at" in said
+
+
 def test_groups_of_cpus_by_hand_over_are_the_nodes(tmp_path: Path) -> None:
     def measure(seed: int) -> Record:
         return measured(PAIR, tmp_path, "c2c", "--passes", "3", "--kernel", "pingpong_flag", seed=seed)
