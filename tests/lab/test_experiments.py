@@ -213,7 +213,7 @@ def _at(s: Series) -> tuple[int | None, int | None, float]:
 
 
 def test_pages_go_to_memory_without_cpus_and_come_back(tmp_path: Path) -> None:
-    """Demoted from the first node and promoted from the second, by a CPU of the first, and proven at home at the end."""
+    """Demoted from the first node and promoted from the second, by a CPU of the first; proven at home at the end."""
     run = measured(TIERED, tmp_path, "migration", "--size", "4MiB", "--passes", "2", seed=1)
     moves = [s for s in run.series if s.case.job == "move"]
     assert {(s.case.target, s.case.params["to"]) for s in moves} == {(0, 1), (1, 0)}
