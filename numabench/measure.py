@@ -302,7 +302,7 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     estimate, ci = median(values), interval(samples, correlation)
     between, within = stats.between_within([sample.windows for sample in passes])
     # A warning of a single pass is noise of that pass; one that keeps coming describes the case.
-    flags = [name for name in _names(passes) if 2 * sum(name in s.flags for s in passes) > len(passes)]
+    flags = usual([sample.flags for sample in passes])
     if stats.half_width(ci, estimate) > tight(case, options):
         flags.append("ci_wide")
     if moved(samples):
@@ -330,5 +330,7 @@ def summary(case: Case, samples: Sequence[Sample], failure: str, options: Option
     )
 
 
-def _names(samples: Sequence[Sample]) -> list[str]:
-    return list(dict.fromkeys(flag for sample in samples for flag in sample.flags))
+def usual(passes: Sequence[Sequence[str]]) -> list[str]:
+    """Flags that more than half of the passes raise, in the order of their first appearance."""
+    names = dict.fromkeys(flag for flags in passes for flag in flags)
+    return [name for name in names if 2 * sum(name in flags for flags in passes) > len(passes)]

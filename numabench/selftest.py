@@ -7,8 +7,7 @@ Beside them wrong methods, on a simulated server: what they would have said, and
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -17,13 +16,12 @@ from numabench.analysis import methods
 from numabench.errors import NumabenchError
 from numabench.faults import FAULTS, Bench, Fault, Refused
 from numabench.machine import Machine
+from numabench.measure import usual
+from numabench.series import HINDERED
 
 State = Literal["caught", "missed", "unavailable", "clean", "false alarm"]
 # What a machine with other work on it may raise without a fault of ours; never a false alarm.
-OTHERS = frozenset(
-    {"contended", "stolen", "throttled", "freq_moved", "not_steady", "skewed", "sibling_busy", "migration_suspected"}
-)
-HINDERED = frozenset({"contended", "stolen", "throttled"})  # by what slows a pass for a while
+OTHERS = HINDERED | {"freq_moved", "not_steady", "skewed", "sibling_busy", "migration_suspected"}
 EXPECTED = frozenset({"topology_unproven", "cache_suspect", "page_kind_mixed", "unverified_placement"})
 CLEAN_PASSES = 3
 
@@ -73,26 +71,19 @@ def _clean(machine: Machine, kernel: str) -> tuple[Outcome, frozenset[str]]:
     try:
         with Bench(machine) as bench:
             case = bench.clean(kernel)
-            passes = [frozenset(bench.ordinary(case, number).flags) for number in range(CLEAN_PASSES)]
+            passes = [bench.ordinary(case, number).flags for number in range(CLEAN_PASSES)]
     except NumabenchError as error:
         state, seen, flags = "unavailable", str(error), frozenset[str]()
     else:
-        flags = _most(passes)
-        alone = [found for found in passes if not found & HINDERED]
-        alarms = _most(alone) - OTHERS - EXPECTED - ({"not_plateau"} if case.cache_suspect else set())
+        flags = frozenset(usual(passes))
+        alone = [found for found in passes if not HINDERED & set(found)]
+        alarms = frozenset(usual(alone)) - OTHERS - EXPECTED - ({"not_plateau"} if case.cache_suspect else set())
         state = "false alarm" if alarms else "clean" if alone else "unavailable"
         seen = ", ".join(sorted(alarms or flags)) or "no flag"
     took = time.monotonic() - began
     fools = "nothing: there is none"
     outcome = Outcome(fault=f"no fault ({kernel})", fools=fools, state=state, seen=seen, seconds=took)  # type: ignore[arg-type]
     return outcome, flags
-
-
-def _most(passes: Sequence[frozenset[str]]) -> frozenset[str]:
-    """Flags of more than half of them."""
-    return frozenset(
-        flag for flag, count in Counter(flag for found in passes for flag in found).items() if 2 * count > len(passes)
-    )
 
 
 def _try(fault: Fault, machine: Machine, usual: frozenset[str]) -> Outcome:

@@ -58,6 +58,7 @@ WARNING = {
     "oversubscribed": "more threads than CPUs",
 }
 FLAGS = FATAL | WARNING
+HINDERED = frozenset({"contended", "stolen", "throttled"})  # by others, for a while
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):

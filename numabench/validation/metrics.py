@@ -11,13 +11,12 @@ from numabench.analysis.matrix import Cell, Pair
 from numabench.analysis.verdict import Better, rounds
 from numabench.kernels import nearest
 from numabench.machine import Machine
-from numabench.series import FATAL, Series
+from numabench.series import FATAL, HINDERED, Series
 from numabench.validation import details
 
 Values = dict[str, dict[str, tuple[float, ...]]]  # metric: instance: one figure a round
 
-OTHERS = ("contended", "stolen", "throttled")
-DOUBTS = (*OTHERS, "cache_suspect")
+DOUBTS = (*sorted(HINDERED), "cache_suspect")
 
 
 class Metric(NamedTuple):
@@ -207,7 +206,7 @@ def hindered(series: Sequence[Series], machine: Machine) -> dict[tuple[str, str]
     A ratio is made of both its sides, whichever of them was disturbed.
     """
     named = {
-        figure: tuple(f"{one.case.experiment} {one.case.label}" for one in made if _busy(one))
+        figure: tuple(f"{one.case.experiment} {one.case.label}" for one in made if HINDERED & set(one.flags))
         for figure, made in sources(series, machine).items()
     }
     return {figure: names for figure, names in named.items() if names}
@@ -242,10 +241,6 @@ def _random(series: Iterable[Series]) -> dict[str, Series]:
         for one in series
         if one.case.experiment == "prefetch" and one.case.params.get("walk") == "random"
     }
-
-
-def _busy(one: Series) -> bool:
-    return any(flag in one.flags for flag in OTHERS)
 
 
 def cells(machine: Machine, series: Mapping[Pair, Series]) -> dict[Pair, Cell]:

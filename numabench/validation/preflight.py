@@ -94,22 +94,23 @@ def doubted(checks: Sequence[Check], hindered: Hindered) -> list[Check]:
     everywhere = any(check.layer == "preflight" and check.verdict == "INCONCLUSIVE" for check in checks)
 
     def judged(check: Check) -> Check:
-        by = _by(check, hindered)
         if check.verdict != "FAIL" or check.layer not in ("spec", "baseline", "symmetry"):
             return check
-        if not everywhere and not by:
-            apart = spread(check.rounds)
-            if check.margin is None or apart <= abs(check.margin):
-                return check
-            text = f"{check.text} by less than its rounds differ ({apart * 100:.1f} %)".strip()
-            return msgspec.structs.replace(check, verdict="SUSPECT", text=text)
-        more = f" and {len(by) - SAID} more" if len(by) > SAID else ""
-        which = f" ({', '.join(by[:SAID])}{more})" if by else ""
-        return msgspec.structs.replace(
-            check, verdict="SUSPECT", text=f"{check.text} while others were at work{which}".strip()
-        )
+        why = _doubt(check, everywhere, _by(check, hindered))
+        return msgspec.structs.replace(check, verdict="SUSPECT", text=f"{check.text} {why}".strip()) if why else check
 
     return [judged(check) for check in checks]
+
+
+def _doubt(check: Check, everywhere: bool, by: Sequence[str]) -> str:
+    """Why what failed is no more than suspect; empty: it failed."""
+    if everywhere or by:
+        more = f" and {len(by) - SAID} more" if len(by) > SAID else ""
+        return "while others were at work" + (f" ({', '.join(by[:SAID])}{more})" if by else "")
+    apart = spread(check.rounds)
+    if check.margin is not None and apart > abs(check.margin):
+        return f"by less than its rounds differ ({apart * 100:.1f} %)"
+    return ""
 
 
 def _by(check: Check, hindered: Hindered) -> list[str]:

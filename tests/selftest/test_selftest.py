@@ -14,6 +14,7 @@ from numabench import evidence, faults, kernels, selftest
 from numabench.errors import NumabenchError
 from numabench.faults import FAULTS, Bench, Fault
 from numabench.machine import Machine
+from numabench.series import HINDERED
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 # Those that need neither a second node nor a control group nor the scheduler's help.
@@ -110,7 +111,7 @@ def test_a_neighbour_in_the_first_round_is_no_learning(machine: Machine) -> None
 def test_nothing_planted_is_clean(machine: Machine) -> None:
     for kernel in ("read", "chase"):
         outcome, _ = selftest._clean(machine, kernel)
-        hindered = selftest.HINDERED & set(outcome.seen.split(", "))
+        hindered = HINDERED & set(outcome.seen.split(", "))
         assert outcome.state == ("unavailable" if hindered and outcome.state != "clean" else "clean"), outcome
 
 
