@@ -119,13 +119,14 @@ def test_a_thread_that_hops_is_found_and_to_stay_is_faster() -> None:
     helps(tried("bouncing", (*PYTHON, HOP), ()))
 
 
-# Threads that only stand in each other's way: n of them take n times as long as one.
+# Threads that only stand in each other's way: n of them take n times as long as one. Half a second, so that the start of
+# the interpreter stays below the twentieth of the time from which a thread counts as busy.
 TOO_MANY = """
 import os, time
 team = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
 for me in range(team):
     if not os.fork():
-        while time.process_time() < 0.25 * team: pass
+        while time.process_time() < 0.5 * team: pass
         os._exit(0)
 for me in range(team): os.wait()
 """
