@@ -119,8 +119,8 @@ def test_a_thread_that_hops_is_found_and_to_stay_is_faster() -> None:
     helps(tried("bouncing", (*PYTHON, HOP), ()))
 
 
-# Threads that only stand in each other's way: n of them take n times as long as one. Half a second, so that the start of
-# the interpreter stays below the twentieth of the time from which a thread counts as busy.
+# Threads that only stand in each other's way: n of them take n times as long as one. Half a second, so that the start
+# of the interpreter stays below the twentieth of the time from which a thread counts as busy.
 TOO_MANY = """
 import os, time
 team = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
