@@ -130,6 +130,12 @@ def test_a_machine_that_stands_still_is_killed_at_once_and_one_that_did_is_not(t
     assert boot(ONE_NODE, ["sh", "-c", says.format(26, 1)], timeout=100).status == 0
 
 
+def test_a_machine_that_stood_still_once_is_booted_again(tmp_path: Path) -> None:
+    says = "echo '<0>watchdog: BUG: soft lockup - CPU#1 stuck for 143s! [python:140]' > /dev/kmsg; sleep 600"
+    once = f"[ -e $LAB_SCRATCH/again ] && exit 7; touch $LAB_SCRATCH/again; {says}"
+    assert boot(ONE_NODE, ["sh", "-c", once], timeout=100, scratch=tmp_path).status == 7
+
+
 def test_no_machine_outlives_its_starter(tmp_path: Path) -> None:
     program = f"from pathlib import Path; from tests.lab import MACHINES, boot; boot(MACHINES['ONE_NODE'], \
 ['sleep', '600'], scratch=Path({str(tmp_path)!r}))"

@@ -63,12 +63,28 @@ def boot(
     same path, also in $LAB_SCRATCH) to leave files in. `stream` is given output as it comes, both streams.
     `environment` is added to the guest's. `timeout` is in seconds, the boot included.
 
+    A machine that stands still says nothing of the command: it is booted once more, by the same limit.
+
     Raises BootError when no exit status came back, TimeLimit when the machine had to be killed, Stuck when it was
-    because it stood still (nothing but to boot it again helps), MissingTool, LabError. A status other than 0 is no
-    error.
+    because it stood still both times, MissingTool, LabError. A status other than 0 is no error.
     """
     if not command:
         raise LabError("no command to run")
+    try:
+        return _boot(machine, command, timeout, stream, scratch, environment)
+    except Stuck as error:
+        print(error, file=sys.stderr)
+        return _boot(machine, command, timeout, stream, scratch, environment)
+
+
+def _boot(
+    machine: Machine,
+    command: Sequence[str],
+    timeout: float,
+    stream: Callable[[str], None] | None,
+    scratch: Path | None,
+    environment: Mapping[str, str] | None,
+) -> Result:
     with tempfile.TemporaryDirectory(prefix="numabench-lab-") as temporary:
         control = Path(temporary)
         shared = (scratch or control / "scratch").resolve()
