@@ -43,8 +43,8 @@ cdef class Work:
         self.c.kernel, self.c.loops, self.c.block = kernel.c, loops, block
         args.bytes, args.stride, args.scalar, args.seed = bytes, stride, scalar, seed
         args.chains, args.part, args.parts, args.delay = chains, part, parts, delay
-        if delay and kernel.family != "stream":
-            raise ValueError(f"kernel {kernel.name} takes no delay")
+        if delay and kernel.family != "stream" and (kernel.name != "barrier" or ticks is None or delay >> 32):
+            raise ValueError(f"kernel {kernel.name} takes no delay" + ", or needs ticks" * (kernel.name == "barrier"))
         args.m, args.n, args.k, args.lda, args.ldb, args.ldc = m, n, k, lda, ldb, ldc
         args.alpha, args.beta = alpha, beta
         if kernel.family in ("gemm", "gemv"):
@@ -151,7 +151,7 @@ cdef class Work:
         if <uintptr_t>args.shared % NMB_PAD:
             raise ValueError(f"kernel {self.kernel.name}: the shared lines start at a multiple of {NMB_PAD} bytes")
         if ticks is not None:
-            args.ticks = <uint64_t *>self.at(ticks, self.c.loops * sizeof(uint64_t))
+            args.ticks = <uint64_t *>self.at(ticks, (2 if args.delay else 1) * self.c.loops * sizeof(uint64_t))
             if <uintptr_t>args.ticks % sizeof(uint64_t):
                 raise ValueError("ticks start at a multiple of 8 bytes")
         if self.kernel.arrays and (not args.bytes or args.bytes % element):

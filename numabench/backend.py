@@ -111,14 +111,12 @@ class Hardware:
             crew = (*case.cpus, *job.awake)
             moves_before = self._moves(crew)
             began, then = self._clocks()
-            warm, windows, settled = self._windows(case, job)
-            windows = [stamps[: len(stamps) - len(job.awake)] for stamps in windows]
+            warm, windows, values, settled = self._windows(case, job)
             ended, now = self._clocks()
             moves_after = self._moves(crew)
             changes = watch.stop()
             still = self._apart(case)
             after = [buffer.proof() for buffer in buffers]
-            values = tuple(job.figure(stamps) for stamps in windows)
             extras = job.extras(windows) if job.extras else {}
             filled_s = sum(buffer.filled_s for buffer in buffers)
             extras["fill_gb_per_s"] = sum(buffer.bytes for buffer in buffers) / max(filled_s, 1e-9) / 1e9
@@ -185,8 +183,8 @@ class Hardware:
         ends = case.cpus[0], case.cpus[-1]
         return timing.hand_over(self.team(ends)) if self.machine.virtual and ends[0] != ends[1] else None
 
-    def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, bool]:
-        """Warm up until the figures settle or the limit is reached; then exactly so many windows."""
+    def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, tuple[float, ...], bool]:
+        """Warm up until the figures settle or the limit is reached; then exactly so many windows, with figures."""
         team = job.team or self.team((*case.cpus, *job.awake))
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: Windows = []
@@ -196,8 +194,13 @@ class Hardware:
             figures.append(job.figure(warm[-1]))
         settled = stats.steady(figures)
         turns = job.turns or [job.works]
-        takes = (turns[at % len(turns)] for at in range(job.windows))
-        return warm, [self._window(team, works, job.window_ns, core_hz=True) for works in takes], settled
+        windows: Windows = []
+        values: list[float] = []
+        for at in range(job.windows):
+            taken = self._window(team, turns[at % len(turns)], job.window_ns, core_hz=True)
+            windows.append(taken[: len(taken) - len(job.awake)])
+            values.append(job.figure(windows[-1]))
+        return warm, windows, tuple(values), settled
 
     def _window(self, team: _core.Team, works: list[_core.Work], window_ns: float, core_hz: bool = False) -> Stamps:
         """One window in which every thread worked: on a busy machine a turn may come after the end.

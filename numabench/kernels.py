@@ -77,3 +77,8 @@ def wrong_tier(asked: str, seen: str) -> bool:
 def app_bytes(found: _core.Kernel) -> int:
     """Bytes read and written per element, as STREAM counts them."""
     return found.bytes_read + found.bytes_written
+
+
+def bus_most(found: _core.Kernel) -> float:
+    """Bytes on the bus at full write-allocate over those of the application; without any they are the same."""
+    return 1 + found.bytes_allocated / app_bytes(found) if app_bytes(found) else 1.0

@@ -53,7 +53,7 @@ WARNING = {
     "topology_unproven": "the virtual machine shows one thread per core, true or not",
     "sibling_busy": "others used the second threads of these cores",
     "cpus_moved": "the hypervisor moved these CPUs among cores nearer to or farther from each other",
-    "timer_coarse": "reading the clock takes more than 5 % of a window, or its steps a thousandth",
+    "timer_coarse": "the clock takes over 5 % of a window, its steps a thousandth, or a tenth is CPUs' clocks apart",
     "skewed": "threads started more than 2 % of the window apart",
     "oversubscribed": "more threads than CPUs",
 }

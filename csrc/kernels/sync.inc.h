@@ -1,9 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What all parts of a team do together, over the barrier in args->shared. One round is one barrier, one all-reduce. */
 
+/* Before each arrival every part waits, another time in each round and part, of up to args->delay additions. Then
+ * ticks[] gets two numbers a round: when the part arrived, and when it left. */
+static uint64_t nmb_sync_barrier_apart(nmb_args *args, uint64_t loops)
+{
+    uint64_t round, chain = 1;
+    for (round = 0; round < loops; round++) {
+        uint64_t random = (args->seed + round * args->parts + args->part) * UINT64_C(0x9e3779b97f4a7c15);
+        random = (random ^ random >> 32) * UINT64_C(0xbf58476d1ce4e5b9) >> 32;
+        chain = nmb_delay(chain, random * (args->delay + 1) >> 32);
+        args->ticks[2 * round] = nmb_clock_now(args->clock);
+        if (nmb_barrier_wait(args->shared, args->parts, args->wait, args->stop, NULL, NULL))
+            break;
+        args->ticks[2 * round + 1] = nmb_clock_now(args->clock);
+        if (round % NMB_SPINS == NMB_SPINS - 1 && nmb_stopped(args))
+            break;
+    }
+    return round;
+}
+
 static uint64_t nmb_sync_barrier(nmb_args *args, uint64_t loops)
 {
     nmb_say_tier(args);
+    if (args->delay)
+        return nmb_sync_barrier_apart(args, loops);
     uint64_t round;
     for (round = 0; round < loops; round++) {
         if (nmb_barrier_wait(args->shared, args->parts, args->wait, args->stop, NULL, NULL))

@@ -17,6 +17,7 @@ from numabench.experiments.load import Load
 from numabench.experiments.loaded import Loaded
 from numabench.experiments.migration import Migration
 from numabench.experiments.mixes import Mixes
+from numabench.experiments.mlp import Mlp
 from numabench.experiments.neighbour import Neighbour
 from numabench.experiments.pagecache import PageCache
 from numabench.experiments.pages import Pages
@@ -36,6 +37,7 @@ ALL: tuple[Experiment, ...] = (
     Gemm(),
     Scaling(),
     Hierarchy(),
+    Mlp(),
     Mixes(),
     Pages(),
     Smt(),

@@ -68,14 +68,9 @@ class Bandwidth:
         tables = [table] if table else []
         others = {s.case.kernel: [s] for s in series if s.case.kernel != kernel}
         if others:
-            tables.append(
-                base.rows_table(
-                    self.name,
-                    "Bandwidth by kernel, GB/s as STREAM counts",
-                    "local",
-                    {kernel: [main[0]]} | others,
-                    ("GB/s",),
-                    dict.fromkeys(others, main[0]),
-                )
-            )
+            rows = {kernel: [main[0]]} | others
+            title, refer = "Bandwidth by kernel, GB/s as STREAM counts", dict.fromkeys(others, main[0])
+            plain = base.rows_table(self.name, title, "local", rows, ("GB/s", "bus GB/s"), refer)
+            with_bus = tuple((name, (*cells, base.bus_cell(rows[name][0]))) for name, cells in plain.rows)
+            tables.append(replace(plain, rows=with_bus))
         return tables

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple, Protocol
 
+from numabench import kernels
 from numabench.analysis import stats
 from numabench.environment import free_bytes
 from numabench.errors import UsageError
@@ -258,6 +259,17 @@ def cell(series: Series | None, base: Series | None = None) -> Cell:
         ratio_ci=ratio.ci if ratio else None,
         flags=series.flags,
     )
+
+
+def bus_cell(series: Series | None) -> Cell:
+    """GB/s on the bus: between no and full write-allocate, which only memory counters could tell apart."""
+    if series is None or series.estimate is None:
+        return Cell(unavailable="not measured")
+    kernel = kernels.tiers()[series.case.tier].kernels.get(series.case.kernel)
+    if kernel is None:
+        return Cell(unavailable="a kernel that this version does not have")
+    low, high = (format_value(series.estimate * times) for times in (1, kernels.bus_most(kernel)))
+    return Cell(text=low if low == high else f"{low} to {high}")
 
 
 def extras(series: Series, prefix: str) -> dict[str, list[float]]:

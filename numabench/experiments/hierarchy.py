@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import Any
+
+from msgspec.structs import replace
 
 from numabench.analysis import stats
 from numabench.analysis.levels import Level, levels
@@ -17,6 +21,7 @@ from numabench.units import format_bytes, format_value
 SMALLEST = 4096
 STEPS = {"quick": 2, "standard": 4, "full": 4}  # points an octave near the ends of caches; else one
 NEAR = 0.8  # octaves around an end
+MOST = 0.75  # of the points of a curve must be sound for its levels to be told
 # Loads in flight of the dense chase: others in a cache evict the less of a ring the oftener its lines are read.
 DENSE = 12
 SPARSE_STRIDE = 256  # beyond four times the caches, as latency has it; below one line after the other, so that all fill
@@ -66,10 +71,12 @@ class Hierarchy:
         kernel: str,
         kind: str,
         chains: int = 1,
+        sizes: Collection[int] = (),
     ) -> Iterator[Case]:
         ends = self._ends(machine, cpu)
         whole = base.point(self.name, machine, options, (node, target, ""), kernel, cpus=(cpu,), least=base.GIB)
-        for size in self._sizes(ends, whole.bytes, STEPS[options.profile], 2 * ends[-1] if target != node else 0):
+        least = 2 * ends[-1] if target != node else 0
+        for size in sizes or self._sizes(ends, whole.bytes, STEPS[options.profile], least):
             stride = SPARSE_STRIDE if size > 4 * ends[-1] else base.LINE
             yield base.point(
                 self.name,
@@ -98,20 +105,38 @@ class Hierarchy:
         """Powers of two, ``steps`` points an octave near the ends, and the ends themselves."""
         sizes = {1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())} | {largest, *ends}
         for end in ends:
-            around = int(NEAR * steps)
-            sizes |= {round(end * 2 ** (k / steps) / 4096) * 4096 for k in range(-around, around + 1)}
+            sizes |= _around(end, steps)
         return sorted(size for size in sizes if max(SMALLEST, least) <= size <= largest)
+
+    def again(self, series: Sequence[Series], machine: Machine, options: Options) -> Iterator[Case]:
+        """Points around an end that was found where the system names none."""
+        for (cpu, j, kind, kernel), found in self._curves(series).items():
+            known = _trusted(found)
+            if kernel != "chase, dense" or not known:
+                continue
+            ends, done = self._ends(machine, cpu), {s.case.bytes for s in found}
+            seen = [level.bytes for level in _levels(known) if level.bytes]
+            new = [end for end in seen if all(abs(math.log2(end / other)) > NEAR for other in ends)]
+            sizes = sorted({size for end in new for size in _around(end, STEPS[options.profile])} - done)
+            options, node = replace(options, tier=found[0].case.tier), found[0].case.initiator or 0
+            for chains in (1, DENSE) if sizes else ():
+                yield from self._curve(machine, options, cpu, node, j, "chase", kind, chains, sizes)
+
+    def _curves(self, series: Sequence[Series]) -> dict[Key, list[Series]]:
+        """Points in the order of size."""
+        curves: dict[Key, list[Series]] = {}
+        for s in sorted(series, key=lambda s: s.case.bytes):
+            curves.setdefault(_key(s), []).append(s)
+        return {key: curves[key] for key in dict.fromkeys(map(_key, series))}
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """What was found against what the system says, then the curves."""
-        curves: dict[Key, list[Series]] = {}
-        for s in series:
-            kernel = f"{s.case.kernel}, dense" if "chains" in s.case.params else s.case.kernel
-            curves.setdefault((s.case.cpus[0], s.case.target or 0, s.case.pages, kernel), []).append(s)
-        usable = {key: found for key, found in curves.items() if all(s.usable for s in found)}
+        curves = self._curves(series)
+        usable = {key: mine for key, found in curves.items() if (mine := _trusted(found))}
         tables = [
-            self._found(key[0], found, usable.get((*key[:3], "chase, dense"), found), machine)
-            for key, found in self._first(usable)
+            self._found(key[0], usable[key], usable.get((*key[:3], "chase, dense"), usable[key]), machine)
+            for key in self._first(curves)
+            if key in usable
         ]
         for kernel in dict.fromkeys(key[3] for key in curves):
             mine = {key: found for key, found in curves.items() if key[3] == kernel}
@@ -130,25 +155,24 @@ class Hierarchy:
                         (format_bytes(size), tuple(base.cell(at[key].get(size)) for key in mine)) for size in sizes
                     ),
                     axis=Axis(title="working set, bytes", values=tuple(sizes), along="rows"),
-                    meaning=self._tlb(mine) if kernel == "chase" else (),
+                    meaning=(*_untold(mine), *self._tlb(mine)) if kernel == "chase" else (),
                 )
             )
         return tables
 
-    def _first(self, curves: dict[Key, list[Series]]) -> Iterator[tuple[Key, list[Series]]]:
+    def _first(self, curves: dict[Key, list[Series]]) -> list[Key]:
         """The first chase of each CPU: on its own node."""
-        seen: set[int] = set()
-        for key, found in curves.items():
-            if key[3] == "chase" and key[0] not in seen:
-                seen.add(key[0])
-                yield key, found
+        found: dict[int, Key] = {}
+        for key in curves:
+            if key[3] == "chase":
+                found.setdefault(key[0], key)
+        return list(found.values())
 
     def _found(self, cpu: int, single: Sequence[Series], dense: Sequence[Series], machine: Machine) -> Table:
         """Ends from the dense chase, least of the passes: others only take from a cache. Costs from the single one."""
         sizes = [s.case.bytes for s in dense]
         reported = {c.level: c.bytes for c in machine.caches if cpu in c.cpus and c.type != "instruction"}
-        passes = _by_pass(dense)
-        whole = levels(sizes, [min(column) for column in zip(*passes, strict=True)])
+        passes, whole = _by_pass(dense), _levels(dense)
         each = [found for found in (levels(sizes, values) for values in passes) if len(found) == len(whole)]
         costs = list(_costs([s.case.bytes for s in single], _by_pass(single), whole))
         rows, words = [], []
@@ -212,6 +236,41 @@ class Hierarchy:
                     f"{base.in_words(ratio)} of the time in huge ones: that is the TLB's part."
                 )
         return tuple(words)
+
+
+def _key(series: Series) -> Key:
+    case = series.case
+    kernel = f"{case.kernel}, dense" if "chains" in case.params else case.kernel
+    return case.cpus[0], case.target or 0, case.pages, kernel
+
+
+def _around(end: float, steps: int) -> set[int]:
+    """Whole pages, ``steps`` an octave."""
+    far = int(NEAR * steps)
+    return {round(end * 2 ** (k / steps) / 4096) * 4096 for k in range(-far, far + 1)}
+
+
+def _levels(curve: Sequence[Series]) -> list[Level]:
+    """By the least of each point's passes."""
+    return levels([s.case.bytes for s in curve], [min(x.value for x in s.samples) for s in curve])
+
+
+def _trusted(curve: Sequence[Series]) -> list[Series]:
+    """Points to find levels by: all but a few that are not to be trusted, no two of them side by side; else none."""
+    gaps = any(not a.usable and not b.usable for a, b in pairwise(curve))
+    known = [s for s in curve if s.usable]
+    return [] if gaps or len(known) < MOST * len(curve) else known
+
+
+def _untold(curves: dict[Key, list[Series]]) -> Iterator[str]:
+    """Where no levels are told, and why."""
+    for (cpu, j, kind, _), found in curves.items():
+        if not _trusted(found):
+            lost = sum(not s.usable for s in found)
+            yield (
+                f"CPU {cpu}, node {j}, {kind}: no ends of caches are told, as {lost} of {len(found)} points are not to "
+                "be trusted."
+            )
 
 
 def _by_pass(curve: Sequence[Series]) -> list[list[float]]:

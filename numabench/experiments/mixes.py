@@ -9,8 +9,7 @@ from numabench import kernels
 from numabench.errors import UsageError
 from numabench.experiments import base
 from numabench.machine import Machine
-from numabench.series import Case, Cell, Options, Series, Table
-from numabench.units import format_value
+from numabench.series import Case, Options, Series, Table
 
 # Reads : writes on the bus. Plain kernels write in place, so that no write-allocate adds reads; `write` alone is the
 # exception and shows what a write-allocate costs. The random ones take whole lines of 64 bytes.
@@ -101,7 +100,7 @@ class Mixes:
             (
                 MIXES.get(name, name),
                 tuple(base.cell(at.get((name, p)), at.get((names[0], p))) for p in targets)
-                + tuple(self._bus(at.get((name, p))) for p in targets[:1]),
+                + tuple(base.bus_cell(at.get((name, p))) for p in targets[:1]),
             )
             for name in names
         )
@@ -117,19 +116,6 @@ class Mixes:
                 meaning=tuple(words),
             )
         ]
-
-    def _bus(self, series: Series | None) -> Cell:
-        """Bytes on the bus: between no and full write-allocate, which only memory counters could tell apart."""
-        if series is None or series.estimate is None:
-            return Cell(unavailable="not measured")
-        kernel = kernels.tiers()[series.case.tier].kernels.get(series.case.kernel)
-        if kernel is None:
-            return Cell(unavailable="a kernel that this version does not have")
-        if kernel.family == "mix":  # nothing is read but what counts
-            return Cell(text=format_value(series.estimate))
-        most = series.estimate * (1 + kernel.bytes_allocated / kernels.app_bytes(kernel))
-        low, high = format_value(series.estimate), format_value(most)
-        return Cell(text=low if low == high else f"{low} to {high}")
 
     def _words(self, pair: tuple[int | None, int | None], found: Sequence[Series]) -> Iterator[str]:
         at = {_name(s.case): s for s in found if s.usable}

@@ -23,7 +23,9 @@ KERNELS = {
     "triad": "triad",
 }
 STRIDE = 256
-ROWS = {base.LINE: "random lines", ROW_BYTES: f"lookups: random rows of {ROW_BYTES} bytes"}
+Rows = tuple[int, int]  # bytes of a row (0: no rows), and whether some are popular
+LOOKUPS = f"lookups: random rows of {ROW_BYTES} bytes"
+ROWS = {(base.LINE, 0): "random lines", (ROW_BYTES, 0): LOOKUPS, (ROW_BYTES, 1): f"{LOOKUPS}, few of them popular (Zipf)"}
 
 
 class Pages:
@@ -44,12 +46,12 @@ class Pages:
         pairs = base.local_and_far(machine, options)
         for pair in [pairs[0], *pairs[1:][-1:]]:
             for kernel in options.kernels or [name for name in KERNELS if name in known]:
-                for row in ROWS if known[kernel].family == "gather" else (0,):
+                for row in ROWS if known[kernel].family == "gather" else ((0, 0),):
                     for kind in (options.pages,) if options.pages else ("base", "thp", "2M", "1G"):
                         yield self._case(machine, options, pair, kernel, kind, row)
 
     def _case(
-        self, machine: Machine, options: Options, pair: tuple[int, int, str], kernel: str, kind: str, row: int
+        self, machine: Machine, options: Options, pair: tuple[int, int, str], kernel: str, kind: str, row: Rows
     ) -> Case:
         chase = kernels.tier(options.tier).kernels[kernel].family == "chase"
         cpus = base.team(machine, options, pair[0])
@@ -66,7 +68,8 @@ class Pages:
         )
         size = case.bytes // base.GIB * base.GIB if kind == "1G" and case.bytes > base.GIB else case.bytes
         params: dict[str, int | float | str] = {"stride": STRIDE, "window": size} if chase else {}
-        return replace(case, params=params | ({"row": row} if row else {}), bytes=size)
+        params |= {name: value for name, value in zip(("row", "zipf"), row, strict=True) if value}
+        return replace(case, params=params, bytes=size)
 
     def _missing(self, machine: Machine, node: int, kind: str) -> str:
         """Why no page of this kind can be had on the node; empty when some are reserved, or none need to be."""
@@ -79,8 +82,8 @@ class Pages:
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One table per kernel: page kinds down, targets across, ratio to base pages; and how fast memory came."""
         tables = []
-        for kernel, row in dict.fromkeys((s.case.kernel, int(s.case.params.get("row", 0))) for s in series):
-            mine = [s for s in series if (s.case.kernel, s.case.params.get("row", 0)) == (kernel, row)]
+        for kernel, row in dict.fromkeys((s.case.kernel, _rows(s.case)) for s in series):
+            mine = [s for s in series if (s.case.kernel, _rows(s.case)) == (kernel, row)]
             name = ROWS.get(row) or KERNELS.get(kernel, kernel)
             targets = list(dict.fromkeys(s.case.target for s in mine))
             at = {(s.case.pages, s.case.target): s for s in mine}
@@ -118,3 +121,7 @@ class Pages:
         """How fast fresh pages were faulted in and written."""
         rates = [s.extras["fill_gb_per_s"] for s in series.samples if "fill_gb_per_s" in s.extras] if series else []
         return Cell(value=median(rates)) if rates else Cell(unavailable="not measured")
+
+
+def _rows(case: Case) -> Rows:
+    return int(case.params.get("row", 0)), int(case.params.get("zipf", 0))

@@ -15,7 +15,8 @@ from numabench.series import Case, Options, Series, Table
 from numabench.units import format_bytes, format_value
 
 SIZES = {"quick": (8 << 10, 512 << 10), "standard": (8 << 10, 64 << 10, 512 << 10, 4 << 20)}
-BARRIERS, REDUCES, CROWDED = 1000, 100, 20  # rounds a sample; crowded teams lose a time slice a round
+BARRIERS, REDUCES, APART, CROWDED = 1000, 100, 200, 20  # rounds a sample; crowded teams lose a time slice a round
+SPREADS = {"quick": (10_000,), "standard": (1_000, 10_000, 100_000)}  # ns by which parts come late, by chance
 # One step of a decoder: per layer so many barriers and all-reduces, of one token's activations, and so many layers.
 STEP_BARRIERS, STEP_REDUCES, STEP_BYTES, LAYERS = 5, 2, 8 << 10, 32
 PIPES = ", processes with pipes"
@@ -41,6 +42,11 @@ class Sync:
             for name, cpus in spans.items():
                 for wait in ("spin", "futex"):
                     yield self._case(machine, options, name, cpus, "barrier", BARRIERS, wait)
+            name, cpus = list(spans.items())[-1]
+            for spread in SPREADS.get(options.profile, SPREADS["standard"]):
+                for wait in ("spin", "futex"):
+                    case = self._case(machine, options, name, cpus, "barrier", APART, wait)
+                    yield replace(case, params=case.params | {"spread": spread})
             name, cpus = next(iter(spans.items()))
             crowded = cpus + cpus[: max(len(cpus) // 2, 1)]
             for wait in ("spin", "futex") if options.profile != "quick" else ():
@@ -116,7 +122,7 @@ class Sync:
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """Barriers by span with median and tail; all-reduces by size; the share of a decoder's step."""
         tables = []
-        barriers = [s for s in series if s.case.kernel == "barrier"]
+        barriers = [s for s in series if s.case.kernel == "barrier" and "spread" not in s.case.params]
         if barriers:
             rows = []
             for s in barriers:
@@ -135,6 +141,7 @@ class Sync:
                     meaning=tuple(self._words(barriers, series)),
                 )
             )
+        tables += self._apart([s for s in series if "spread" in s.case.params])
         reduces = [s for s in series if s.case.kernel != "barrier"]
         if reduces:
             names = list(dict.fromkeys(str(s.case.params["span"]) for s in reduces))
@@ -154,6 +161,25 @@ class Sync:
                 )
             )
         return tables
+
+    def _apart(self, series: Sequence[Series]) -> Iterator[Table]:
+        """What is left of a barrier for parts that do not arrive together."""
+        if not series:
+            return
+        rows = []
+        for s in series:
+            late = format_value(float(s.case.params["spread"]) / 1e3)
+            name = f"{s.case.params['span']}, up to {late} us late, {s.case.params['wait']}"
+            rows.append((name, (base.cell(s), base.values_cell(base.extras(s, "p99_us").get("", [])))))
+        yield Table(
+            experiment=self.name,
+            title="Barrier of parts that come late by chance, us from the last arrival to the last exit",
+            unit="us",
+            better="low",
+            corner="",
+            columns=("median", "p99 of rounds"),
+            rows=tuple(rows),
+        )
 
     def _by_pipes(self, at: dict[tuple[str, int], Series]) -> Iterator[str]:
         """What it costs that two ranks share no memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from statistics import median
 
 from numabench import _core, kernels
 from numabench.jobs.base import Bench, Figure, Job, Stamps, buffers_of, family_of, one_buffer, rate_job, span_ns
@@ -116,5 +117,12 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         work_on(kernel, buffers[part % len(buffers)].region, seed + part, stride, int(fixed))
         for part in range(len(case.cpus))
     ]
-    job = rate_job(works, ns_per_access if stride else rate_of(kernel), bench.options)
-    return job._replace(extras=fairness)
+    if stride:
+        return rate_job(works, ns_per_access, bench.options)._replace(extras=fairness)
+    figure, most = rate_of(kernel), kernels.bus_most(kernel)
+
+    def further(windows: list[Stamps]) -> dict[str, float]:
+        """How fair it was, and GB/s on the bus if every line that is written was read first: at most so many."""
+        return fairness(windows) | {"bus_gb_per_s_most": median(map(figure, windows)) * most}
+
+    return rate_job(works, figure, bench.options)._replace(extras=further)

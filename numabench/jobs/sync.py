@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
 
-from numabench import _core, kernels
+from numabench import _core, kernels, timing
 from numabench.errors import NumabenchError
 from numabench.jobs.base import Bench, Job, Stamps, one_buffer, span_ns
 from numabench.memory import Buffer
@@ -16,6 +16,7 @@ from numabench.series import Case, Options
 __all__ = ["buffers", "bytes_needed", "prepare", "seconds"]
 
 WINDOWS, LINES = 7, 4096  # the barrier's lines come first, then inputs, then results
+BOUND = 0.1  # of a time from one CPU's clock to another's: so well must their offset be known
 
 buffers = one_buffer
 
@@ -30,11 +31,18 @@ def _apart(size: int) -> int:
 
 
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """``rounds`` of the case's kernel in every run; ``wait`` says how threads wait, ``size`` what they add up."""
+    """``rounds`` of the case's kernel in every run; ``wait`` says how threads wait, ``size`` what they add up.
+
+    With ``spread`` each part comes to the barrier late by up to so many ns, by chance, and a round lasts from the last
+    arrival to the last exit.
+    """
     region, kernel = buffers[0].region, kernels.kernel(case.kernel, case.tier)
     parts, rounds = len(case.cpus), int(case.params["rounds"])
     size, apart = int(case.params.get("size", 0)), _apart(int(case.params.get("size", 0)))
-    ticks = stack.enter_context(_core.Region(8 * rounds, "base", "local"))
+    clock = bench.team(case.cpus).clock
+    spread = float(case.params.get("spread", 0))
+    each = 8 * rounds * (2 if spread else 1)
+    ticks = stack.enter_context(_core.Region(each * (parts if spread else 1), "base", "local"))
     view = region.as_array("u1")
     try:
         view[:LINES] = 0
@@ -50,13 +58,34 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
             parts=parts,
             shared=(region, 0),
             wait=str(case.params.get("wait", "spin")),
-            ticks=(ticks, 0) if part == 0 else None,
+            ticks=(ticks, part * each) if spread or part == 0 else None,
+            delay=max(clock.additions(spread), 1) if spread else 0,
+            seed=seed,
             loops=rounds,
             **vectors,  # type: ignore[arg-type]
         )
         for part in range(parts)
     ]
-    hz = bench.team(case.cpus).clock.hz
+    hz = clock.hz
+    known = timing.clocks(dict.fromkeys(case.cpus), clock) if spread else {}
+    ahead = [known[str(cpu)].get("offset_ns", 0.0) for cpu in case.cpus if spread]
+    bound_us = max((one.get("offset_bound_ns", 0.0) for one in known.values()), default=0.0) / 1e3
+    middles: list[float] = []
+    tails: list[float] = []
+
+    def us_apart(stamps: Stamps) -> float:
+        """Median over the rounds of the window that has just ended."""
+        import numpy as np
+
+        view = ticks.as_array("u8")
+        try:
+            seen = view.reshape(parts, rounds, 2) / hz * 1e9 - np.array(ahead)[:, None, None]
+        finally:
+            del view
+        took = (seen[:, :, 1].max(axis=0) - seen[:, :, 0].max(axis=0)) / 1e3
+        middles.append(float(np.median(took)))
+        tails.append(float(np.quantile(took, 0.99)))
+        return middles[-1]
 
     def us_per_round(stamps: Stamps) -> float:
         return span_ns(stamps) / rounds / 1e3
@@ -65,6 +94,8 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         """Percentiles over the rounds of the last window, as thread 0 saw them end."""
         import numpy as np
 
+        if spread:
+            return {"p99_us": median(tails[-len(windows) :]), "clocks_known_us": bound_us}
         view = ticks.as_array("u8")
         try:
             each = np.diff(view[:rounds].astype("f8")) / hz * 1e6
@@ -74,11 +105,12 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
 
     return Job(
         works,
-        us_per_round,
+        us_apart if spread else us_per_round,
         median,
         WINDOWS,
         0.0,
         extras=further,
+        checks=lambda windows: ("timer_coarse",) if bound_us > BOUND * median(middles[-len(windows) :]) else (),
         checksum=(lambda: _checked(region, parts, size, apart)) if size else None,
     )
 

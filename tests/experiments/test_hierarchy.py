@@ -8,7 +8,7 @@ import pytest
 
 from numabench import session
 from numabench.machine import Cache, Machine
-from numabench.series import Case, Options, Table
+from numabench.series import Case, Options, Sample, Table
 from tests.fakes import Fake, two_nodes
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -43,9 +43,33 @@ def test_levels_and_their_ends_agree_with_what_the_system_says() -> None:
 
 
 def test_invented_cache_is_a_disagreement() -> None:
-    words = " ".join(tables(machine(l2=4 * MIB))[0].meaning)
-    assert "L2 ends at 1" in words
-    assert "not at the 4 MiB" in words
+    found, curve, *_ = tables(machine(l2=8 * MIB))
+    assert any("L2 ends at 1" in line and "not at the 8 MiB" in line for line in found.meaning)
+    # Nobody named this end, so points around it were added.
+    assert curve.axis is not None
+    near = [size for size in curve.axis.values if MIB / 2 < size < 2 * MIB]
+    assert len(near) >= 7
+    assert list(curve.axis.values) == sorted(curve.axis.values)
+
+
+@pytest.mark.parametrize(("lost", "told"), [({52 * KIB}, True), ({44 * KIB, 52 * KIB}, False)])
+def test_levels_are_told_without_a_few_points_and_never_vanish_silently(lost: set[int], told: bool) -> None:
+    def flags(case: Case) -> tuple[str, ...]:
+        return ("stolen",) if case.bytes // 4096 * 4096 in lost else ()
+
+    backend = Fake(0.01, truth=truth)
+    measure = backend.measure
+
+    def stolen(group: list[Case], number: int, position: int, seed: int) -> list[Sample]:
+        made = measure(group, number, position, seed)
+        return [msgspec.structs.replace(s, flags=flags(case)) for case, s in zip(group, made, strict=True)]
+
+    backend.measure = stolen  # type: ignore[assignment, method-assign]
+    options = Options(profile="standard", passes=6)
+    found = session.tables(session.run(["hierarchy"], options, machine=machine(), backend=backend))
+    assert found[0].title.startswith("Levels found") == told
+    silent = [line for table in found for line in table.meaning if "no ends of caches are told, as 2 of" in line]
+    assert bool(silent) == (not told)
 
 
 def test_huge_pages_against_base_pages_and_remote_only_beyond_caches() -> None:

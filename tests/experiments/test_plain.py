@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import msgspec
+import numpy as np
+import pytest
 
 from numabench import session
+from numabench.jobs import gather
+from numabench.machine import Machine
 from numabench.record import Record
 from numabench.series import Case, Options, Table
 from tests.fakes import Fake, many, two_nodes
@@ -101,3 +106,53 @@ def test_pages_look_up_lines_and_rows() -> None:
 def test_smt_without_second_threads() -> None:
     (case,) = session.plan(["smt"], QUICK, many(smt=1))
     assert case.unavailable == "one thread per core"
+
+
+def test_how_many_loads_are_on_the_way_is_told_for_near_and_far() -> None:
+    """A load takes 100 ns, and a core keeps ten on the way: the knee is the first count beyond 9.5."""
+
+    def truth(case: Case) -> float:
+        alone = 100.0 if case.target == 0 else 200.0
+        return alone / min(int(case.params["chains"]), 10)
+
+    backend = Fake(0.0001, truth=truth)
+    record = session.run(["mlp"], Options(profile="standard"), machine=two_nodes(), backend=backend)
+    rates, times = session.tables(record)
+    assert [name for name, _ in rates.rows] == [name for name, _ in times.rows]
+    near, far = rates.meaning
+    assert "node 0: 95 % of the most is reached with 10 [" in near
+    assert "a core keeps 10.0" in near.replace("keeps 10 ", "keeps 10.0 ")
+    assert "node 1: 95 % of the most is reached with 10 [" in far
+    cells = dict(rates.rows)
+    assert cells["1"][0].value == pytest.approx(0.64, rel=0.01)
+    assert cells["32"][1].value == pytest.approx(3.2, rel=0.01)
+
+
+def test_popular_rows_come_again_and_cover_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks are log-uniform: the first decade of a million rows has a sixth of the draws, a row of its own each."""
+    machine, rows = Machine.load(), 1_000_000
+    monkeypatch.setattr(gather, "NUMBERS", 200_000)
+    with ExitStack() as stack:
+        cpu = machine.allowed_cpus[0]
+        plain, count = gather.row_numbers(stack, machine, cpu, rows, 512, 1)
+        popular, drawn = gather.row_numbers(stack, machine, cpu, rows, 512, 1, zipf=True)
+        once = np.array(plain.as_array("u4")[:count])
+        seen = np.array(popular.as_array("u4")[:drawn])
+    assert len(np.unique(once)) == count
+    assert seen.max() < rows
+    often = np.sort(np.unique(seen, return_counts=True)[1])[::-1]
+    assert often[:9].sum() / drawn == pytest.approx(np.log(10) / np.log(rows + 1), rel=0.02)
+    assert often[0] / drawn == pytest.approx(np.log(2) / np.log(rows + 1), rel=0.05)
+
+
+def test_barriers_of_late_parts_have_a_table_of_their_own() -> None:
+    record, tables = ran("sync", lambda case: 2.0 if case.params.get("spread") else 1.0)
+    titles = [table.title for table in tables]
+    assert [t for t in titles if t.startswith("Barrier")] == [
+        "Barrier, us",
+        "Barrier of parts that come late by chance, us from the last arrival to the last exit",
+    ]
+    together, late = tables[0], tables[1]
+    assert {row[0].value for _, row in together.rows} != {row[0].value for _, row in late.rows}
+    assert all("up to 10" in name and "us late" in name for name, _ in late.rows)
+    assert any(s.case.params.get("spread") for s in record.series)

@@ -114,6 +114,30 @@ def test_nobody_passes_a_barrier_alone(wait: str, pair: Pair) -> None:
         assert (two[2:] >= one[:-2]).all()
 
 
+@pytest.mark.parametrize("tier", TIERS)
+def test_parts_that_come_late_leave_after_the_last(tier: str, pair: Pair) -> None:
+    """Arrivals are spread over the delay that was asked for, and nobody leaves before the last has come."""
+    ticks = [(pair.region, 32768 * (1 + part)) for part in range(2)]
+    late_ns = 20_000
+    works = [
+        _core.Work(
+            kernels.kernel("barrier", tier), part=part, parts=2, shared=(pair.region, 0), loops=LOOPS, wait="polite",
+            ticks=ticks[part], delay=pair.team.clock.additions(late_ns), seed=9,
+        )
+        for part in range(2)
+    ]  # fmt: skip
+    stamps = pair.team.run(works)
+    assert [stamp.elements for stamp in stamps] == [LOOPS, LOOPS]
+    seen = np.stack([pair.region.as_array("u8")[at // 8 :][: 2 * LOOPS].reshape(LOOPS, 2) for _, at in ticks])
+    arrived, left = seen[:, :, 0].astype("i8"), seen[:, :, 1].astype("i8")
+    if pair.team.clock.source == "counter":
+        assert (left.min(axis=0) >= arrived.max(axis=0)).all()
+    apart_ns = np.abs(arrived[0] - arrived[1]) / pair.team.clock.hz * 1e9
+    assert 0.1 * late_ns < np.median(apart_ns) < 0.7 * late_ns  # two uniform numbers: 0.29 apart
+    with pytest.raises(ValueError, match="needs ticks"):
+        _core.Work(kernels.kernel("barrier", tier), parts=2, shared=(pair.region, 0), loops=LOOPS, delay=5)
+
+
 def test_runs_that_could_not_end_are_refused(pair: Pair) -> None:
     both = pair.works("scalar", "barrier")
     other = pair.works("scalar", "barrier", loops=LOOPS + 1)
