@@ -170,19 +170,19 @@ typedef struct nmb_args {
     size_t bytes;        /* of each array */
     size_t stride;       /* bytes between accesses (stride), between the parts' vectors (allreduce) */
     double scalar;       /* scale, triad, update */
-    uint64_t delay;      /* dependent additions, about one cycle each. stream: after every four lines; barrier: before an
-                          * arrival, at most so many */
-    uint64_t seed;       /* values written by write kernels and fill: never all zero, different from call to call */
+    uint64_t delay; /* dependent additions, about one cycle each. stream: after every four lines; barrier: before an
+                     * arrival, at most so many */
+    uint64_t seed;  /* values written by write kernels and fill: never all zero, different from call to call */
     void *cursor[NMB_MAX_CHAINS]; /* chase: the pointer at which each chain stands; gather: the next index */
     unsigned chains;              /* gather: lines a row; shared and sync: 1 */
     unsigned part, parts;         /* this thread's share of a common job */
     void *shared;                 /* common job (a ring being built, ...); shared and sync: the lines or the barrier */
     int wait;                     /* sync: how a part waits, an nmb_wait */
-    uint64_t *ticks;              /* shared and sync: clock's ticks at the end of each round go here, unless NULL; with a
-                                   * delay, at arrival and end;
-                                   * chase of one chain: NMB_BINS counts of loads, of NMB_TICKS_A_BIN ticks each */
-    const nmb_clock *clock;       /* set by the run, as is stop */
-    const int *stop;              /* long kernels look at it between blocks and return early when it is not 0 */
+    uint64_t *ticks;        /* shared and sync: clock's ticks at the end of each round go here, unless NULL; with a
+                             * delay at arrival and at the end; chase of one chain: NMB_BINS counts of loads, of
+                             * NMB_TICKS_A_BIN ticks each */
+    const nmb_clock *clock; /* set by the run, as is stop */
+    const int *stop;        /* long kernels look at it between blocks and return early when it is not 0 */
     /* gemm: row-major m x n = m x k times k x n; leading dimensions in elements; scratch is at least
      * nmb_gemm_scratch() bytes; block sizes of 0 mean the kernel's own. `transposed`: of nmb_transposed, A lies as
      * k x m, B as n x k. mix: m lines are read and n written in turn. */

@@ -132,7 +132,7 @@ class Hierarchy:
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """What was found against what the system says, then the curves."""
         curves = self._curves(series)
-        usable = {key: mine for key, found in curves.items() if (mine := _trusted(found))}
+        usable = {key: known for key, found in curves.items() if (known := _trusted(found))}
         tables = [
             self._found(key[0], usable[key], usable.get((*key[:3], "chase, dense"), usable[key]), machine)
             for key in self._first(curves)

@@ -52,11 +52,15 @@ class Mlp:
         counts = list(dict.fromkeys(int(s.case.params["chains"]) for s in series))
         at = {((s.case.initiator, s.case.target), int(s.case.params["chains"])): s for s in series}
         columns = tuple(f"CPUs of {i}, node {j}" for i, j in pairs)
-        found = [_knee(name, [at.get((pair, n)) for n in counts], counts) for name, pair in zip(columns, pairs, strict=True)]
-        shared = {"experiment": self.name, "corner": "chains", "columns": columns}
+        found = [
+            _knee(name, [at.get((pair, n)) for n in counts], counts) for name, pair in zip(columns, pairs, strict=True)
+        ]
         axis = Axis(title="chains", values=tuple(counts), along="rows")
         return [
             Table(
+                experiment=self.name,
+                corner="chains",
+                columns=columns,
                 title="Loads side by side, GB/s of lines that one core draws",
                 unit="GB/s",
                 better="high",
@@ -64,9 +68,11 @@ class Mlp:
                 axis=axis,
                 meaning=tuple(words for words, _ in found if words),
                 marks=tuple(marks for _, marks in found if marks),
-                **shared,
             ),
             Table(
+                experiment=self.name,
+                corner="chains",
+                columns=columns,
                 title="Loads side by side, ns each",
                 unit="ns",
                 better="low",
@@ -74,7 +80,6 @@ class Mlp:
                     (str(n), tuple(base.cell(at.get((pair, n)), at.get((pair, 1))) for pair in pairs)) for n in counts
                 ),
                 axis=axis,
-                **shared,
             ),
         ]
 

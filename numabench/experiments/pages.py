@@ -25,7 +25,11 @@ KERNELS = {
 STRIDE = 256
 Rows = tuple[int, int]  # bytes of a row (0: no rows), and whether some are popular
 LOOKUPS = f"lookups: random rows of {ROW_BYTES} bytes"
-ROWS = {(base.LINE, 0): "random lines", (ROW_BYTES, 0): LOOKUPS, (ROW_BYTES, 1): f"{LOOKUPS}, few of them popular (Zipf)"}
+ROWS = {
+    (base.LINE, 0): "random lines",
+    (ROW_BYTES, 0): LOOKUPS,
+    (ROW_BYTES, 1): f"{LOOKUPS}, few of them popular (Zipf)",
+}
 
 
 class Pages:

@@ -30,7 +30,8 @@ Figure = Callable[[Stamps], float]
 class Job(NamedTuple):
     """A prepared case: what each thread does, what a window's stamps amount to, and how many windows of what length.
 
-    ``figure`` is asked for right after its window. ``warm_ns`` is the length of a window of the warm-up. ``estimator`` makes the pass's figure of the windows'.
+    ``figure`` is asked for right after its window. ``warm_ns`` is the length of a window of the warm-up. ``estimator``
+    makes the pass's figure of the windows'.
     ``extras`` gives further figures of the pass from all its windows. ``checksum`` is asked for after the last window.
     ``checks`` names flags that these windows raise. With ``turns`` each window takes the next of these works. ``twins``
     is called last, with the windows of the warm-up and the timed ones: it measures the same in ways that must not

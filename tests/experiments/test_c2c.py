@@ -90,7 +90,8 @@ def test_one_cpu_has_nobody_to_hand_to() -> None:
 
 def test_sync_spans_tails_and_the_share_of_a_step() -> None:
     machine = many(nodes=2, cores=4, packages=2, l3=2)
-    barrier, reduce = tables(machine, name="sync")
+    barrier, late, reduce = tables(machine, name="sync")
+    assert "late" in late.title
     names = [name for name, _ in barrier.rows]
     assert names[:2] == ["one L3, 2 threads, spin", "one L3, 2 threads, futex"]
     assert "nodes 0 and 1, 8 threads, spin" in names
