@@ -79,7 +79,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
 
         view = ticks.as_array("u8")
         try:
-            seen = view.reshape(parts, rounds, 2) / hz * 1e9 - np.array(ahead)[:, None, None]
+            seen = view[: 2 * parts * rounds].reshape(parts, rounds, 2) / hz * 1e9 - np.array(ahead)[:, None, None]
         finally:
             del view
         took = (seen[:, :, 1].max(axis=0) - seen[:, :, 0].max(axis=0)) / 1e3
@@ -103,6 +103,9 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
             del view
         return {"p50_us": float(np.median(each)), "p99_us": float(np.quantile(each, 0.99))} if len(each) else {}
 
+    def coarse(windows: list[Stamps]) -> tuple[str, ...]:
+        return ("timer_coarse",) if bound_us > BOUND * median(middles[-len(windows) :]) else ()
+
     return Job(
         works,
         us_apart if spread else us_per_round,
@@ -110,7 +113,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         WINDOWS,
         0.0,
         extras=further,
-        checks=lambda windows: ("timer_coarse",) if bound_us > BOUND * median(middles[-len(windows) :]) else (),
+        checks=coarse if spread else None,
         checksum=(lambda: _checked(region, parts, size, apart)) if size else None,
     )
 

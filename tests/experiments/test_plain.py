@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from numabench import session
+from numabench.backend import Hardware
 from numabench.jobs import gather
 from numabench.machine import Machine
 from numabench.record import Record
@@ -156,3 +157,31 @@ def test_barriers_of_late_parts_have_a_table_of_their_own() -> None:
     assert {row[0].value for _, row in together.rows} != {row[0].value for _, row in late.rows}
     assert all("up to 10" in name and "us late" in name for name, _ in late.rows)
     assert any(s.case.params.get("spread") for s in record.series)
+
+
+@pytest.mark.skipif(len(Machine.load().allowed_cpus) < 2, reason="two parts that spin need two CPUs")
+@pytest.mark.parametrize("wait", ["spin", "futex"])
+def test_a_barrier_of_late_parts_takes_no_part_of_the_lateness(wait: str) -> None:
+    """Two parts that are up to 100 us late come 33 us apart; of that nothing is in a barrier that spins."""
+    machine, options = Machine.load(), Options(profile="standard")
+    cases = session.plan(["sync"], options, machine)
+    case = next(c for c in cases if c.params.get("spread") == 100_000 and c.params["wait"] == wait)
+    with Hardware(machine, options) as backend:
+        (sample,) = backend.measure([case], 0, 0, 1)
+    assert len(sample.windows) == 7
+    assert len(set(sample.windows)) > 1  # each window has a figure of its own
+    assert sample.value > 0
+    assert wait != "spin" or sample.value < 10
+    assert sample.value <= sample.extras["p99_us"]
+    known = sample.extras["clocks_known_us"] <= 0.1 * sample.value
+    assert known or "timer_coarse" in sample.flags
+
+
+def test_thirty_two_chains_of_one_thread_take_less_than_one() -> None:
+    """Rings of 1 MiB, in whatever cache: side by side a load takes at most half as long."""
+    machine, options = Machine.load(), Options(profile="quick", bytes=1 << 20)
+    cases = {int(c.params["chains"]): c for c in session.plan(["mlp"], options, machine) if not c.unavailable}
+    with Hardware(machine, options) as backend:
+        one, many_ = (backend.measure([cases[n]], 0, 0, 1)[0] for n in (1, 32))
+    assert many_.value < one.value / 2
+    assert many_.evidence.ring_nodes == one.evidence.ring_nodes
