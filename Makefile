@@ -9,13 +9,14 @@ BIN := $(VENV)/bin
 ARCH := $(shell uname -m)
 JOBS := $(shell nproc)
 BUILD := build/selftest
-# Lab machines that `make test` boots; `make lab` boots all, and holds latencies to what was applied on a calm host.
-LAB_SUBSET ?= (TWO_NODES or CPULESS or KNOWN_LATENCY) and not differences
+# Lab machines that `make test` boots: two nodes with CPUs and one without, and known latencies. `make lab` boots all, and
+# holds latencies to what was applied on a calm host.
+LAB_SUBSET ?= (CPULESS or KNOWN_LATENCY) and not differences
 
 C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
 
-.PHONY: help bench test lint fix pytest coverage selftest programs asan asan-python tsan valgrind oldcpu aarch64 symbols peers lab \
+.PHONY: help bench test lint fix pytest coverage checks selftest programs asan asan-python tsan valgrind oldcpu aarch64 symbols peers lab \
   lab-subset wheel clean system system-test system-lab system-fleet fleet-test
 
 help: ## this menu
@@ -24,7 +25,7 @@ help: ## this menu
 bench: $(VENV)/.built ## build and measure this machine (pytest benchmarks/)
 	$(BIN)/python -m pytest benchmarks -p no:cacheprovider
 
-test: lint selftest asan tsan valgrind oldcpu aarch64 symbols pytest lab-subset ## everything that must pass
+test: lint checks pytest lab-subset ## everything that must pass
 
 lint: $(VENV)/.built ## the checks that need no running program
 	$(BIN)/ruff format --check .
@@ -96,6 +97,8 @@ $(eval $(call way,aarch64,aarch64,aarch64-linux-gnu-gcc,-idirafter /usr/include,
 endif
 .SECONDARY:
 
+checks: programs ## every way of checking the C core, side by side
+	@+$(MAKE) --no-print-directory -j$(JOBS) --output-sync=target selftest asan tsan valgrind oldcpu aarch64 symbols
 programs: ## build all of them
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) $(PROGRAMS)
 selftest: programs ## the core and the kernels without an interpreter

@@ -13,12 +13,15 @@ from numabench.analysis import stats
 from numabench.experiments import base
 from numabench.experiments.latency import STRIDE, WINDOW_PAGES
 from numabench.experiments.mixes import MIXES
+from numabench.jobs.loaded import FULL, delay
 from numabench.machine import Machine
 from numabench.series import Axis, Case, Options, Series, Table
 from numabench.units import format_value
 
 # Shares of the full rate that are offered; 0 is the idle machine.
-LOADS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+LOADS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, FULL)
+# So many points shall reach these shares of the most (method: the bend lies there).
+ENOUGH, BEND = 4, (0.6, 0.95)
 MIX = {"quick": ("read",), "standard": ("read", "mix_2_1"), "full": ("read", "mix_3_1", "mix_2_1", "update")}
 OWN_CURVES = 8
 KNEE = 2.0  # times the idle latency
@@ -45,6 +48,13 @@ class Loaded:
         for number, (i, j, source, why) in enumerate(self._curves(machine, options)):
             for kernel in options.kernels or MIX[options.profile][: None if not number else 1]:
                 yield from self._curve(machine, options, (i, j, why), source, kernel)
+
+    def again(self, series: Sequence[Series], machine: Machine, options: Options) -> Iterator[Case]:
+        """Points between those that jump over the bend: a load that is offered need not be reached."""
+        for found in _by_curve(series).values():
+            known = [s for s in found if s.usable and s.case.params["load"] and "probe" not in s.case.params]
+            for load in between([(float(s.case.params["load"]), _reached(s)) for s in known]):
+                yield replace(known[0].case, params=known[0].case.params | {"load": load})
 
     def _curves(self, machine: Machine, options: Options) -> list[tuple[int, int, int, str]]:
         """(initiator, target, node whose cores load, reason why not)."""
@@ -83,7 +93,7 @@ class Loaded:
                 params=params | ({"source": source} if source != i else {}),
                 share=f"{i}-{j}-{source}-{kernel}",
             )
-            if load == LOADS[-1] and not pair[2]:  # what the load draws when nobody probes
+            if load == FULL and not pair[2]:  # what the load draws when nobody probes
                 yield replace(
                     whole,
                     unit="GB/s",
@@ -107,11 +117,7 @@ class Loaded:
 
     def summarise(self, series: Sequence[Series], machine: Machine) -> list[Table]:
         """One curve a table, over the load that was reached; idle, knee and saturation in words."""
-        curves: dict[tuple[int | None, int | None, object, str], list[Series]] = {}
-        for s in series:
-            key = (s.case.initiator, s.case.target, s.case.params.get("source"), s.case.kernel)
-            curves.setdefault(key, []).append(s)
-        return [self._table(*key, found) for key, found in curves.items()]
+        return [self._table(*key, found) for key, found in _by_curve(series).items()]
 
     def _table(self, i: int | None, j: int | None, source: object, kernel: str, found: Sequence[Series]) -> Table:
         who = f"CPUs of {i}" if source is None else f"a CPU of {i}, load from {source}"
@@ -119,7 +125,7 @@ class Loaded:
         alone = next((s for s in found if "probe" in s.case.params), None)
         found = [s for s in found if s is not alone]
         known = [s for s in found if s.usable]
-        reached = {s.case.label: median(base.extras(s, "gb_per_s").get("", [0.0])) for s in known}
+        reached = {s.case.label: _reached(s) for s in known}
         idle = next((s for s in known if not s.case.params["load"]), None)
         return Table(
             experiment=self.name,
@@ -148,7 +154,7 @@ class Loaded:
         numbers = sorted(set.intersection(*map(set, by_pass)))
         knees = [knee([points[n] for points in by_pass]) for n in numbers]
         most = [max(points[n][0] for points in by_pass) for n in numbers]
-        full = max(known, key=lambda s: float(s.case.params["load"]))
+        full = known[-1]
         ratio = base.paired(full, idle)
         top = stats.median_interval(most)
         peak = f"{format_value(median(most))} GB/s" + (
@@ -174,6 +180,39 @@ class Loaded:
             )
         else:
             yield f"{name}: latency did not double at the loads reached."
+
+
+def _by_curve(series: Sequence[Series]) -> dict[tuple[int | None, int | None, object, str], list[Series]]:
+    """By initiator, target, source of the load and kernel; each from the idle machine to a load without delay."""
+    curves: dict[tuple[int | None, int | None, object, str], list[Series]] = {}
+    for s in sorted(series, key=lambda s: -delay(float(s.case.params["load"]))):
+        key = (s.case.initiator, s.case.target, s.case.params.get("source"), s.case.kernel)
+        curves.setdefault(key, []).append(s)
+    order = dict.fromkeys((s.case.initiator, s.case.target, s.case.params.get("source"), s.case.kernel) for s in series)
+    return {key: curves[key] for key in order}
+
+
+def _reached(series: Series) -> float:
+    """GB/s of the load without the probe."""
+    return median(base.extras(series, "gb_per_s").get("", [0.0]))
+
+
+def between(points: Sequence[tuple[float, float]]) -> list[float]:
+    """Loads to offer besides these, given what each reached (GB/s), until enough lie around the bend.
+
+    All of them go into the widest gap there, evenly by delay: threads that wait at times run ahead at others, so that
+    a delay of a piece's mean time leaves some of the rate unused, and loads above 1 (a shorter delay) fill it.
+    """
+    ordered = sorted(points, key=lambda point: -delay(point[0]))
+    top = max((reached for _, reached in ordered), default=0.0)
+    low, high = (share * top for share in BEND)
+    lacking = ENOUGH - sum(low <= reached <= high for _, reached in ordered)
+    gaps = [(min(b, high) - max(a, low), x, y) for (x, a), (y, b) in pairwise(ordered)]
+    if lacking <= 0 or not gaps:
+        return []
+    _, x, y = max(gaps)
+    steps = [delay(y) + (delay(x) - delay(y)) * k / (lacking + 1) for k in range(lacking, 0, -1)]
+    return [round(1 / step, 3) if round(1 / step, 3) != FULL else 1.001 for step in steps]
 
 
 def knee(points: Sequence[tuple[float, float]]) -> float | None:

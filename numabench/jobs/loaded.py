@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import inf
 from statistics import fmean, median
 
 from numabench import _core, kernels
@@ -24,7 +25,7 @@ from numabench.jobs.base import (
 from numabench.memory import Buffer, allocate
 from numabench.series import Case, Options
 
-__all__ = ["buffers", "prepare", "seconds"]
+__all__ = ["FULL", "buffers", "delay", "prepare", "seconds"]
 
 THREAD_BYTES = 100 << 20
 # Small blocks, so that even a slow thread ends with the window; pieces of four lines as the kernels delay them.
@@ -32,7 +33,13 @@ BLOCK, PIECE_ELEMENTS = 64 << 10, 32
 CALIBRATE_NS, CALIBRATIONS = 20e6, 5
 LEAST_LOADS = 2995  # ten times what p99 needs: loads that queue are not independent
 TAIL_WINDOWS = 8  # in which each load of the probe is timed by itself
+FULL = 1.0  # the load without any delay; others may be offered more, and reach less
 DRIFT = 0.1  # of the load's rate within a pass: more is no steady load
+
+
+def delay(load: float) -> float:
+    """From one piece to the next, in times of a piece at full rate, where ``load`` is offered."""
+    return inf if not load else 0.0 if load == FULL else 1 / load
 
 
 class Loaded(list[Buffer]):
@@ -92,7 +99,7 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
     load = float(case.params["load"])
     if len(case.cpus) > 1:
         clock = bench.team(case.cpus).clock
-        works += _streams(case, buffers, 0 if load >= 1 else clock.additions(buffers.piece_ns / load), seed, int(fixed))
+        works += _streams(case, buffers, clock.additions(buffers.piece_ns * delay(load)), seed, int(fixed))
     awake = () if fixed or len(case.cpus) > 1 else chase.keepers(bench, case, case.targets[0])
     works += [chase.spin(stack) for _ in awake]
     per_element = kernels.app_bytes(kernels.kernel(case.kernel, case.tier))

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from numabench import _core, session
-from numabench.experiments.loaded import LOADS, knee
-from numabench.jobs.loaded import single_loads
+from numabench.experiments.loaded import LOADS, between, knee
+from numabench.jobs.loaded import delay, single_loads
 from numabench.machine import Cache, Machine
 from numabench.series import Case, Options
 from tests.fakes import Fake, many
@@ -153,3 +153,29 @@ def test_percentiles_of_single_loads() -> None:
 )
 def test_knee(points: list[tuple[float, float]], found: float | None) -> None:
     assert knee(points) == found
+
+
+def test_points_are_added_where_a_load_that_is_offered_is_not_reached() -> None:
+    """Nine tenths offered reach two thirds: the rest of the bend is filled by shorter delays, evenly."""
+    points = [(load, PEAK * (load * 2 / 3 if load < 1 else 1)) for load in LOADS if load]
+    more = between(points)
+    assert more == sorted(more)
+    steps = [1 / 0.9 * k / (len(more) + 1) for k in range(len(more), 0, -1)]
+    assert [delay(load) for load in more] == pytest.approx(steps, rel=0.01)
+    assert 1.0 not in more
+    assert between([(load, PEAK * load) for load in LOADS if load]) == []  # enough are there
+    assert between([]) == between([(0.5, 10.0)]) == []
+
+
+def test_a_curve_that_jumps_over_its_bend_is_measured_again_there() -> None:
+    def reached(case: Case) -> dict[str, float]:
+        return {"gb_per_s": PEAK / (1 + 0.7 * delay(float(case.params["load"])))}
+
+    backend = Fake(0.001, truth=latency, extras=reached)
+    record = session.run(["loaded"], Options(profile="quick"), machine=many(nodes=1, packages=1), backend=backend)
+    tables = session.tables(record)
+    for table in tables:
+        assert table.axis is not None
+        assert list(table.axis.values) == sorted(table.axis.values)
+        assert sum(0.6 <= value / PEAK <= 0.95 for value in table.axis.values) >= 4
+        assert len(table.rows) > len(LOADS)
