@@ -16,11 +16,13 @@ from numabench.memory import Buffer
 from numabench.series import Case
 
 ALIGN = 4096
-TYPES = {"f32": ("f4", "f4"), "f64": ("f8", "f8"), "bf16": ("u2", "f4"), "s8": ("i1", "i4")}
-"""numpy's types of A and B, and of C; bf16 is the upper half of an f32."""
+TYPES = {"f32": ("f4", "f4", "f4"), "f64": ("f8", "f8", "f8"), "bf16": ("u2", "u2", "f4"), "s8": ("i1", "i1", "i4")}
+"""numpy's types of A, B and C; bf16 is the upper half of an f32, and A is f32 beside few rows of it."""
 Block = tuple[tuple[int, int], tuple[int, int]]
 """Rows and columns, each from and up to."""
 PACK = 30  # multiply-adds (f32) in the time of packing an element: 2048 rows by 32 to 128 columns against 2048, Zen 5
+CHECKED = 2048  # columns at most whose results are compared
+UNIT = 16  # columns that threads with all rows share out
 GUARD = 64  # bytes between matrices, so that equal columns do not share cache sets
 
 
@@ -73,20 +75,26 @@ def cached_blocks(kernel: _core.Kernel, machine: Machine | None, cpus: Sequence[
 class GemmPlan:
     """C = A B for one case: offsets of A, B and C in the region, one sub-block of C per thread.
 
-    The case's ``layout``, nn where it has none, says how A and B lie (_core.LAYOUTS).
+    The case's ``layout``, nn where it has none, says how A and B lie (_core.LAYOUTS). ``whole`` rows: every thread has
+    all rows of A and columns of its own, as weights are shared out; few rows (gemv) always are, and their B is n x k.
     """
 
     def __init__(self, kernel: _core.Kernel, case: Case, region: _core.Region, machine: Machine | None = None) -> None:
         self.kernel, self.region, self.threads = kernel, region, len(case.cpus)
         self.m, self.n, self.k = (int(case.params[name]) for name in "mnk")
-        self.layout = str(case.params.get("layout", "nn"))
-        size = kernel.element_bytes
-        self.types = TYPES[kernel.name.removeprefix("gemm_")]
+        self.few = kernel.family == "gemv"
+        self.layout = "nt" if self.few else str(case.params.get("layout", "nn"))
+        self.types = TYPES[kernel.name.partition("_")[2]]
+        if self.few and kernel.sizes[0] == 4:
+            self.types = ("f4", *self.types[1:])
         self.a = 0
-        self.b = -(-self.m * self.k * size // ALIGN) * ALIGN + GUARD * 3
-        self.c = -(-(self.b + self.k * self.n * size) // ALIGN) * ALIGN + GUARD * 7
-        self.cached = cached_blocks(kernel, machine, case.cpus)
-        self.blocks = grid(self.threads, self.m, self.n, *kernel.shape)
+        self.b = -(-self.m * self.k * kernel.sizes[0] // ALIGN) * ALIGN + GUARD * 3
+        self.c = -(-(self.b + self.k * self.n * kernel.sizes[1]) // ALIGN) * ALIGN + GUARD * 7
+        self.cached = (0, 0, 0) if self.few else cached_blocks(kernel, machine, case.cpus)
+        if self.few or case.params.get("whole"):
+            self.blocks = [((0, self.m), part) for part in _cuts(self.n, [1] * self.threads, UNIT)]
+        else:
+            self.blocks = grid(self.threads, self.m, self.n, *kernel.shape)
 
     @property
     def scratch_bytes(self) -> int:
@@ -96,14 +104,13 @@ class GemmPlan:
 
     def works(self, scratch: list[_core.Region], loops: int = 0) -> list[_core.Work]:
         """Multiplications of a block of C per thread: so many, or (0) until the window ends."""
-        size = self.kernel.element_bytes
         lda, row = (self.m, 1) if self.layout[0] == "t" else (self.k, self.k)
         ldb, column = (self.k, self.k) if self.layout[1] == "t" else (self.n, 1)
         return [
             _core.Work(
                 self.kernel,
-                a=(self.region, self.a + r0 * row * size),
-                b=(self.region, self.b + c0 * column * size),
+                a=(self.region, self.a + r0 * row * self.kernel.sizes[0]),
+                b=(self.region, self.b + c0 * column * self.kernel.sizes[1]),
                 c=(self.region, self.c + (r0 * self.n + c0) * self.kernel.sizes[2]),
                 scratch=(place, 0),
                 m=r1 - r0,
@@ -112,7 +119,7 @@ class GemmPlan:
                 lda=lda,
                 ldb=ldb,
                 ldc=self.n,
-                layout=self.layout,
+                layout="nn" if self.few else self.layout,
                 blocks=self.cached,
                 block=1,
                 loops=loops,
@@ -125,15 +132,17 @@ class GemmPlan:
         import numpy as np
 
         team.run(works)
-        source, result = self.types
+        source, weights, result = self.types
         view = self.region.as_array("u1")
         try:
             a = self._matrix(view, self.a, self.m, self.k, source, self.layout[0])
-            b = self._matrix(view, self.b, self.k, self.n, source, self.layout[1])
+            b = self._matrix(view, self.b, self.k, self.n, weights, self.layout[1])
             c = self._matrix(view, self.c, self.m, self.n, result)
-            rows = np.unique(np.linspace(0, self.m - 1, 3).astype(int))
-            truth = _worth(a[rows]) @ _worth(b)
-            error = float(np.max(np.abs(c[rows] - truth) / np.maximum(np.abs(truth), 1e-30)))
+            rows, columns = (
+                np.unique(np.linspace(0, n - 1, most).astype(int)) for n, most in ((self.m, 3), (self.n, CHECKED))
+            )
+            truth = _worth(a[rows]) @ _worth(b[:, columns])
+            error = float(np.max(np.abs(c[np.ix_(rows, columns)] - truth) / np.maximum(np.abs(truth), 1e-30)))
         finally:
             a = b = c = view = truth = None
         if error > {"f4": 1e-4, "f8": 1e-12, "i4": 0}[result]:
@@ -141,10 +150,10 @@ class GemmPlan:
 
     def fill(self, team: _core.Team, seed: int) -> None:
         """Values as a model's weights have them, where those that the buffer was filled with mean nothing."""
-        rows, size = _core.setup_kernel("fill_rows"), self.kernel.element_bytes
-        if size < 4:
-            shapes = ((self.a, self.m, self.k), (self.b, self.k, self.n))
-            for at, m, n in shapes:
+        rows = _core.setup_kernel("fill_rows")
+        shapes = ((self.a, self.m, self.k, self.kernel.sizes[0]), (self.b, self.k, self.n, self.kernel.sizes[1]))
+        if any(size < 4 for *_, size in shapes):
+            for at, m, n, size in shapes:
                 place = (self.region, at)
                 team.run([_core.Work(rows, a=place, chains=size, m=m, n=n, lda=n, scalar=1.0, seed=seed, loops=1)])
 

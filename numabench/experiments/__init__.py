@@ -23,6 +23,7 @@ from numabench.experiments.pagecache import PageCache
 from numabench.experiments.pages import Pages
 from numabench.experiments.policy import Policy
 from numabench.experiments.prefetch import Prefetch
+from numabench.experiments.roofline import Roofline
 from numabench.experiments.scaling import Scaling
 from numabench.experiments.smt import Smt
 from numabench.experiments.story import Story
@@ -35,6 +36,7 @@ ALL: tuple[Experiment, ...] = (
     Bandwidth(),
     Stride(),
     Gemm(),
+    Roofline(),
     Scaling(),
     Hierarchy(),
     Mlp(),

@@ -185,3 +185,41 @@ def test_thirty_two_chains_of_one_thread_take_less_than_one() -> None:
         one, many_ = (backend.measure([cases[n]], 0, 0, 1)[0] for n in (1, 32))
     assert many_.value < one.value / 2
     assert many_.evidence.ring_nodes == one.evidence.ring_nodes
+
+
+def roof(case: Case) -> float:
+    """40 GB/s near, 20 far, 1000 GFLOP/s: weights of 4 bytes meet the peak at 50 rows near, at 100 far."""
+    rate = 40.0 if case.target == case.initiator else 20.0
+    if case.kernel == "read":
+        return rate
+    if case.kernel.startswith("peak"):
+        return 1000.0
+    return 0.9 * min(1000.0, rate * 2 * int(case.params["m"]) / 4)
+
+
+def test_roofline_tells_where_memory_ends_and_up_to_which_rows_distance_costs() -> None:
+    backend = Fake(0.0, truth=roof)
+    record = session.run(["roofline"], Options(profile="standard"), machine=two_nodes(), backend=backend)
+    (table,) = session.tables(record)
+    cells = dict(table.rows)
+    assert [row[1].text for row in cells.values()] == ["90%"] * len(cells)
+    assert cells["1"][2].ratio == pytest.approx(0.5, rel=0.01)
+    assert cells["512"][2].ratio == pytest.approx(1.0, rel=0.01)
+    near, far, cost, free = table.meaning
+    assert "meet at 50.0" in near
+    assert "meet at 100.0" in far
+    assert "at 1 row 0.50" in cost
+    assert "from 128 rows on" in free  # at 64 rows far weights give 640 of 1000
+
+
+@pytest.mark.parametrize("kernel", ["gemv_f32", "gemv_f64", "gemv_bf16", "gemv_s8"])
+def test_few_and_many_rows_are_right_and_leave_no_thread_idle(kernel: str) -> None:
+    machine, options = Machine.load(), Options(profile="quick", bytes=16 << 20, kernels=(kernel,), pages="base")
+    cases = [c for c in session.plan(["roofline"], options, machine) if not c.unavailable and c.target == c.initiator]
+    with Hardware(machine, options) as backend:
+        for case in cases:
+            if case.params.get("m") in (None, 1, 16, 64):
+                (sample,) = backend.measure([case], 0, 0, 1)
+                assert sample.value > 0, case.label
+                assert sample.evidence.cpus_seen == case.cpus
+                assert not {"bad_result", "wrong_tier", "misplaced"} & set(sample.flags)
