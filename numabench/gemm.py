@@ -26,9 +26,12 @@ UNIT = 16  # columns that threads with all rows share out
 GUARD = 64  # bytes between matrices, so that equal columns do not share cache sets
 
 
-def bytes_needed(m: int, n: int, k: int, element: int) -> int:
-    """Bytes of A, B and C with their padding."""
-    return sum(-(-size * element // ALIGN) * ALIGN + ALIGN for size in (m * k, k * n, m * n))
+def bytes_needed(m: int, n: int, k: int, element: int | tuple[int, int, int]) -> int:
+    """Bytes of A, B and C with their padding; ``element`` bytes each, or of each."""
+    sizes = (element,) * 3 if isinstance(element, int) else element
+    return sum(
+        -(-count * size // ALIGN) * ALIGN + ALIGN for count, size in zip((m * k, k * n, m * n), sizes, strict=True)
+    )
 
 
 def side(size: int, element: int) -> int:

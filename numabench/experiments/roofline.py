@@ -70,7 +70,7 @@ class Roofline:
                 like,
                 kernel=name,
                 unit="GFLOP/s",
-                bytes=gemm.bytes_needed(rows, columns, DEPTH, max(kernels.kernel(name, options.tier).sizes)),
+                bytes=gemm.bytes_needed(rows, columns, DEPTH, kernels.kernel(name, options.tier).sizes),
                 params={"m": rows, "n": columns, "k": DEPTH, "for": kind, **layout},
             )
 
