@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 ARCH := $(shell uname -m)
 JOBS := $(shell nproc)
 BUILD := build/selftest
-# Lab machines that `make test` boots: two nodes with CPUs and one without, and known latencies. `make lab` boots all, and
-# holds latencies to what was applied on a calm host.
-LAB_SUBSET ?= (CPULESS or KNOWN_LATENCY) and not differences
+# Lab machines that `make test` boots: two nodes with CPUs and one without, and known latencies. `make lab` boots all, runs
+# the suite's own tests inside them, and holds latencies to what was applied on a calm host.
+LAB_SUBSET ?= (CPULESS or KNOWN_LATENCY) and not differences and not suites_own
 
 C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
@@ -69,8 +69,12 @@ TIERS_x86_64 := scalar avx2 avx512
 TIERS_aarch64 := scalar neon
 TIERS_$(ARCH) ?= scalar
 HEADERS := $(shell find csrc -name '*.h')
+CPU := $(shell grep -m1 -iE '^(flags|features)' /proc/cpuinfo)
 
-# $(call way,NAME,ARCHITECTURE,COMPILER,FLAGS,LIBRARIES)
+# Tiers that this CPU runs: the others are compiled once, to be linked, and not once more with checks that never run.
+RUNS := scalar $(if $(filter fma,$(CPU)),avx2) $(if $(filter avx512vl,$(CPU)),avx512) $(if $(filter asimd,$(CPU)),neon)
+
+# $(call way,NAME,ARCHITECTURE,COMPILER,FLAGS,LIBRARIES,TIERS with these flags; others as in plain)
 define way
 $(BUILD)/$(1)/%.o: csrc/%.c $(HEADERS) Makefile | system-test
 	@mkdir -p $$(@D)
@@ -79,21 +83,24 @@ $(BUILD)/$(1)/isa-%.o: csrc/isa/%.c $(HEADERS) Makefile | system-test
 	@mkdir -p $$(@D)
 	$(3) $(CFLAGS_OWN) $(CFLAGS_KERNEL) $(4) $$(TIER_$$*) -c $$< -o $$@
 $(BUILD)/$(1)/%: tests/csrc/%_selftest.c $(wildcard tests/csrc/*.h) $(patsubst csrc/%.c,$(BUILD)/$(1)/%.o,$(wildcard csrc/*.c)) \
-  $(patsubst %,$(BUILD)/$(1)/isa-%.o,$(TIERS_$(2)))
+  $(patsubst %,$(BUILD)/$(1)/isa-%.o,$(6)) $(patsubst %,$(BUILD)/plain/isa-%.o,$(filter-out $(6),$(TIERS_$(2))))
 	$(3) $(CFLAGS_OWN) -fno-builtin $(4) -Icsrc $$(filter-out %.h,$$^) -o $$@ $(5) -pthread -lm
-PROGRAMS += $(BUILD)/$(1)/core $(BUILD)/$(1)/kernels
+PROGRAMS += $(BUILD)/$(1)/core
 endef
 comma := ,
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-$(eval $(call way,plain,$(ARCH),$(CC),,-lnuma))
+$(eval $(call way,plain,$(ARCH),$(CC),,-lnuma,$(TIERS_$(ARCH))))
 # The kernels are large functions: checks that are calls, and lines without variables in the debug information, compile
 # in a quarter of the time. clang has no such parameter.
 QUICK_ASAN := $(if $(findstring clang,$(shell $(CC) --version)),,--param asan-instrumentation-with-call-threshold=100)
-$(eval $(call way,asan,$(ARCH),$(CC),-g1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all $(QUICK_ASAN),-lnuma))
-$(eval $(call way,tsan,$(ARCH),$(CC),-g1 -fsanitize=thread,-lnuma))
+$(eval $(call way,asan,$(ARCH),$(CC),-g1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all $(QUICK_ASAN),-lnuma,$(filter $(RUNS),$(TIERS_$(ARCH)))))
+# What threads hand to each other is scalar code in every tier, and the kernels' own test has one thread.
+$(eval $(call way,tsan,$(ARCH),$(CC),-g1 -fsanitize=thread,-lnuma,scalar))
+PROGRAMS += $(BUILD)/plain/kernels $(BUILD)/asan/kernels
 ifneq ($(ARCH),aarch64)
 # There is no libnuma for the other architecture: numaif.c has the two system calls that the core makes through it.
-$(eval $(call way,aarch64,aarch64,aarch64-linux-gnu-gcc,-idirafter /usr/include,tests/csrc/numaif.c -static))
+$(eval $(call way,aarch64,aarch64,aarch64-linux-gnu-gcc,-idirafter /usr/include,tests/csrc/numaif.c -static,$(TIERS_aarch64)))
+PROGRAMS += $(BUILD)/aarch64/kernels
 endif
 .SECONDARY:
 
@@ -110,7 +117,7 @@ asan: programs ## the same under address, leak and undefined-behaviour checks
 tsan: programs ## the same under the thread checker
 	@# It cannot stand randomised addresses on some systems; a container may forbid to switch them off.
 	run=; if setarch -R true 2>/dev/null; then run="setarch -R"; fi; \
-	  $$run $(BUILD)/tsan/core; $$run $(BUILD)/tsan/kernels
+	  $$run $(BUILD)/tsan/core
 asan-python: $(VENV)/.built ## the extension modules under address and undefined-behaviour checks, by the tests of the core
 	NUMABENCH_CFLAGS="$(SANITIZE) -g1" NUMABENCH_LDFLAGS="$(SANITIZE)" PYTHONWARNINGS=ignore $(BIN)/python setup.py -q build \
 	  --build-lib build/asan-python/lib --build-temp build/asan-python/tmp
