@@ -186,19 +186,20 @@ class Hardware:
     def _windows(self, case: Case, job: Job) -> tuple[Windows, Windows, tuple[float, ...], bool]:
         """Warm up until the figures settle or the limit is reached; then exactly so many windows, with figures."""
         team = job.team or self.team((*case.cpus, *job.awake))
+        measuring = slice(len(job.works) - len(job.awake))
         limit = time.monotonic() + WARM_LIMIT_NS[self.options.profile] / 1e9
         warm: Windows = []
         figures: list[float] = []
         while not stats.steady(figures) and time.monotonic() < limit:
             warm.append(self._window(team, job.works, job.warm_ns))
-            figures.append(job.figure(warm[-1]))
+            figures.append(job.figure(warm[-1][measuring]))
         settled = stats.steady(figures)
         turns = job.turns or [job.works]
         windows: Windows = []
         values: list[float] = []
         for at in range(job.windows):
             taken = self._window(team, turns[at % len(turns)], job.window_ns, core_hz=True)
-            windows.append(taken[: len(taken) - len(job.awake)])
+            windows.append(taken[measuring])
             values.append(job.figure(windows[-1]))
         return warm, windows, tuple(values), settled
 

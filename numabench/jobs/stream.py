@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from statistics import median
 
 from numabench import _core, kernels
+from numabench.jobs import chase
 from numabench.jobs.base import Bench, Figure, Job, Stamps, buffers_of, family_of, one_buffer, rate_job, span_ns
 from numabench.jobs.base import rate_seconds as seconds
 from numabench.memory import Buffer
@@ -106,7 +107,7 @@ def _fill_elements(bench: Bench, kernel: _core.Kernel, regions: list[tuple[int, 
 
 
 def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], seed: int, fixed: bool) -> Job:
-    """The case's kernel on every thread."""
+    """The case's kernel on every thread, while a core of another node that holds the arrays is kept awake."""
     kernel = kernels.kernel(case.kernel, case.tier)
     stride = int(case.params.get("stride", 0))
     if kernel.element_bytes < 8:
@@ -125,4 +126,6 @@ def prepare(bench: Bench, stack: ExitStack, case: Case, buffers: list[Buffer], s
         """How fair it was, and GB/s on the bus if every line that is written was read first: at most so many."""
         return fairness(windows) | {"bus_gb_per_s_most": median(map(figure, windows)) * most}
 
-    return rate_job(works, figure, bench.options)._replace(extras=further)
+    awake = () if fixed else chase.keepers(bench, case)
+    works += [chase.spin(stack) for _ in awake]
+    return rate_job(works, figure, bench.options)._replace(extras=further, awake=awake)

@@ -77,6 +77,23 @@ def test_it_is_kept_awake_while_a_curve_is_taken() -> None:
         assert job.figure(bench.team((0, 1)).run(job.works, window_ns=1e6)) > 0
 
 
+def test_it_is_kept_awake_while_a_stream_is_read_and_adds_nothing_to_its_rate() -> None:
+    if set(os.sched_getaffinity(0)) < {0, 1}:
+        pytest.skip("needs CPUs 0 and 1")
+    far = msgspec.structs.replace(
+        case(0, 1), experiment="bandwidth", kernel="read", unit="GB/s", better="high", params={}
+    )
+    with Hardware(bare(), OPTIONS) as bench, _core.Region(BYTES, "base", "bind", [0]) as region:
+        bench.team((0,)).run([_core.Work(_core.setup_kernel("fill_f64"), a=(region, 0), bytes=BYTES, loops=1)])
+        found = bench._sample(far, [Buffer(region, (0,), "bind")], 0, 0, 1)
+        near = bench._sample(msgspec.structs.replace(far, target=0), [Buffer(region, (0,), "bind")], 0, 0, 1)
+    assert (found.evidence.awake, found.evidence.cpus_seen) == ((1,), (0,))
+    assert near.evidence.awake == ()
+    # The loop in a first cache runs many times as fast as any memory: counted in, it would show.
+    assert found.value < 3 * near.value
+    assert "fairness" not in found.extras
+
+
 def test_the_table_says_what_sleep_costs() -> None:
     def series(target: int, ratios: list[float]) -> Series:
         samples = tuple(
