@@ -25,7 +25,7 @@ from .vm import boot
 pytestmark = pytest.mark.lab
 
 ATTEMPTS = 3
-HOME, LINK = 48_000_000, 12_000_000  # bytes/s
+HOME, LINK = 48_000_000, 4_000_000  # bytes/s; by itself an emulated instance reads 10 MB/s and more
 CACHE = 2 << 20  # bytes: four times the cached model, a third of the decode model
 LINKED = Machine("LINKED", (Node(1, 512), Node(1, 512)), distances=((10, 20), (20, 10)), packages=2).penalised(
     ((0, 0), (0, 0)), ((HOME, LINK), (LINK, HOME)), CACHE
