@@ -32,6 +32,7 @@ THREAD_BYTES = 100 << 20
 BLOCK, PIECE_ELEMENTS = 64 << 10, 32
 CALIBRATE_NS, CALIBRATIONS = 20e6, 5
 LEAST_LOADS = 2995  # ten times what p99 needs: loads that queue are not independent
+NO_RING_BYTES = 4096
 TAIL_WINDOWS = 8  # in which each load of the probe is timed by itself
 FULL = 1.0  # the load without any delay; others may be offered more, and reach less
 DRIFT = 0.1  # of the load's rate within a pass: more is no steady load
@@ -50,18 +51,24 @@ class Loaded(list[Buffer]):
 
 
 def buffers(bench: Bench, stack: ExitStack, group: Sequence[Case], seed: int) -> Loaded:
-    """Allocate for the largest team, link the ring once, and see how fast the load runs undelayed."""
-    case = max(group, key=lambda c: len(c.cpus))
-    loads = case.cpus[1:]
+    """Allocate for the largest team, link the ring once, and see how fast the load runs undelayed.
+
+    A load without a probe may come alone; it has no ring.
+    """
+    probing = [case for case in group if case.params.get("probe", 1)]
+    case = max(probing or group, key=lambda c: len(c.cpus))
+    loads = max((c.cpus[1:] if c in probing else c.cpus for c in group), key=len)
     reach = bench.machine.llc_bytes((*case.cpus, *bench.machine.nearest_cpus(case.targets[0])))
     each = min(max(THREAD_BYTES, 4 * reach // max(len(loads), 1)), case.bytes)
-    sizes = [case.bytes, *[each] * len(loads)]
+    sizes = [case.bytes if probing else NO_RING_BYTES, *[each] * len(loads)]
     found = Loaded(
-        stack.enter_context(allocate(size, target, pages=case.pages, machine=bench.machine, seed=seed + part))
-        for part, (size, target) in enumerate(zip(sizes, case.targets, strict=True))
+        stack.enter_context(allocate(size, case.targets[0], pages=case.pages, machine=bench.machine, seed=seed + part))
+        for part, size in enumerate(sizes)
     )
+    if not probing:
+        return found
     found.ring = chase.ring_of(bench, case, found[0].region, case.bytes, seed)
-    if loads:
+    if len(case.cpus) > 1:
         team, works = bench.team(loads), _streams(case, found, 0, seed)
         team.run(works, window_ns=CALIBRATE_NS)
         windows = [team.run(works, window_ns=CALIBRATE_NS) for _ in range(CALIBRATIONS)]

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from numabench import _core, session
+from numabench.backend import Hardware
 from numabench.experiments.loaded import LOADS, between, knee
 from numabench.jobs.loaded import delay, single_loads
 from numabench.machine import Cache, Machine
@@ -123,7 +124,8 @@ def test_the_load_runs_with_and_without_a_probe() -> None:
     if len(machine.one_cpu_per_core(machine.allowed_cpus)) < 2:
         pytest.skip("one core cannot probe and load")
     record = session.run(["loaded"], Options(profile="quick", bytes=4 << 20, pages="base", passes=1), machine=machine)
-    *curve, alone = record.series
+    (alone,) = (series for series in record.series if "probe" in series.case.params)
+    curve = [series for series in record.series if series is not alone]
     assert (alone.case.unit, alone.case.cpus) == ("GB/s", curve[-1].case.cpus[1:])
     assert all(series.estimate for series in record.series)
     for series in curve:
@@ -179,3 +181,18 @@ def test_a_curve_that_jumps_over_its_bend_is_measured_again_there() -> None:
         assert list(table.axis.values) == sorted(table.axis.values)
         assert sum(0.6 <= value / PEAK <= 0.95 for value in table.axis.values) >= 4
         assert len(table.rows) > len(LOADS)
+
+
+def test_the_load_without_a_probe_can_be_measured_alone() -> None:
+    """As it is when another point of its curve could not be measured and each is taken by itself."""
+    machine, options = Machine.load(), Options(profile="quick", bytes=4 << 20, pages="base")
+    if len(machine.one_cpu_per_core(machine.allowed_cpus)) < 2:
+        pytest.skip("one core cannot probe and load")
+    cases = [c for c in session.plan(["loaded"], options, machine) if not c.unavailable]
+    alone = next(c for c in cases if "probe" in c.params)
+    idle = next(c for c in cases if not c.params["load"])
+    with Hardware(machine, options) as backend:
+        for case in (alone, idle):
+            (sample,) = backend.measure([case], 0, 0, 1)
+            assert sample.value > 0
+            assert sample.evidence.cpus_seen == case.cpus
