@@ -134,11 +134,12 @@ def _marked(mark: Marks, x: Spec, y: Spec) -> Iterator[Spec]:
 
 def _multiples(rows: list[dict[str, Any]], names: list[str], x: Spec, marks: Sequence[Marks]) -> Spec:
     y = {"field": "value", "type": "quantitative", "title": None}
+    side = SMALL if len(names) > 1 else WIDTH
     charts = [
         {
             "title": {"text": name, "fontSize": 11, "anchor": "start"},
-            "width": SMALL,
-            "height": SMALL * 2 // 3,
+            "width": side,
+            "height": side * 2 // 3 if side == SMALL else HEIGHT,
             "data": {"values": [row for row in rows if row["curve"] == name]},
             "encoding": {"x": x, "color": {"value": COLOURS[i % len(COLOURS)]}},
             "layer": [*_marks(y), *(one for mark in marks if mark.curve == name for one in _marked(mark, x, y))],
