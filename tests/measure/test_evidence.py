@@ -11,7 +11,7 @@ import pytest
 from numabench.disturbance import Disturbance
 from numabench.errors import NumabenchError
 from numabench.evidence import flags, prefetch
-from numabench.jobs.chase import _floor, first_lap
+from numabench.jobs.chase import _floor, against_halves, first_lap
 from numabench.series import FLAGS, Case, Evidence
 from tests.fakes import two_nodes
 
@@ -122,3 +122,19 @@ def test_rounds_of_a_ring_are_told_apart() -> None:
     assert first_lap(laps([300.0] * 3 + [100.0] * 7 + [90.0] * 8), nodes=1000) == pytest.approx(100 / 90)
     assert first_lap(laps([100.0] * 10), nodes=1000) is None  # once round is no repetition
     assert first_lap(laps([100.0] * 20, loads=2000), nodes=1000) is None  # a window holds more than a round
+
+
+@pytest.mark.parametrize(
+    ("whole", "wide", "halves", "found"),
+    [
+        (100.0, 101.0, (99.0, 500.0), {"half": 100 / 99, "apart": 101 / 99}),  # nothing stands out: one half will do
+        (110.0, 111.0, (100.0, 121.0), {"half": 110 / 121, "apart": 111 / 121}),  # memory of two kinds
+        (100.0, 140.0, (20.0, 21.0), {"half": 100 / 21, "apart": 140 / 21}),  # a cache holds either half
+        (100.0, 140.0, (100.0, 101.0), {"half": 100 / 101, "apart": 140 / 101}),  # a neighbour is fetched too
+        (110.0, None, (100.0, 100.0), {"half": 1.1}),
+    ],
+)
+def test_either_half_must_be_faster_than_the_whole_for_it_to_be_no_plateau(
+    whole: float, wide: float | None, halves: tuple[float, float], found: dict[str, float]
+) -> None:
+    assert against_halves(whole, wide, lambda start: halves[start]) == pytest.approx(found)
