@@ -16,7 +16,7 @@ LAB_SUBSET ?= (CPULESS or KNOWN_LATENCY) and not differences and not suites_own
 C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
 
-.PHONY: help bench test lint fix pytest coverage checks selftest programs asan asan-python tsan valgrind oldcpu aarch64 symbols peers lab \
+.PHONY: help bench test side-by-side lint fix pytest coverage checks selftest programs asan asan-python tsan valgrind oldcpu aarch64 symbols peers lab \
   lab-subset wheel clean system system-test system-lab system-fleet fleet-test
 
 help: ## this menu
@@ -25,7 +25,9 @@ help: ## this menu
 bench: $(VENV)/.built ## build and measure this machine (pytest benchmarks/)
 	$(BIN)/python -m pytest benchmarks -p no:cacheprovider
 
-test: lint checks pytest lab-subset ## everything that must pass
+test: lint side-by-side pytest lab-subset ## everything that must pass
+side-by-side: programs # the fleet's tests wait for Slurm's timers most of the time
+	@+$(MAKE) --no-print-directory -j2 --output-sync=target checks fleet-test
 
 lint: $(VENV)/.built ## the checks that need no running program
 	$(BIN)/ruff format --check .
@@ -46,10 +48,10 @@ fix: $(VENV)/.built ## format
 	$(BIN)/python tools/kernels_table.py
 
 pytest: $(VENV)/.built system-fleet ## the Python tests that need no virtual machine
-	$(BIN)/python -m pytest -m "not lab" -q
+	$(BIN)/python -m pytest -m "not lab and not fleet" -q
 
 fleet-test: $(VENV)/.built system-fleet ## a real Slurm cluster, Open MPI, ReFrame on this machine; NODES=64 for more
-	NUMABENCH_FLEET_NODES=$(NODES) $(BIN)/python -m pytest -q tests/fleet --durations=5
+	NUMABENCH_FLEET_NODES=$(NODES) $(BIN)/python -m pytest -q -m fleet tests/fleet
 
 coverage: $(VENV)/.built system-fleet ## which lines those reach, commands in subprocesses included; takes half as long again
 	$(BIN)/coverage erase

@@ -7,7 +7,8 @@ import functools
 import shutil
 import subprocess
 import sys
-import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,9 @@ DIFFERENT = {
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    @functools.cache
-    def unpack(name: str) -> Path:
-        folder = tmp_path_factory.mktemp("tree")
-        with tarfile.open(facts.DATA / f"{name}.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
-        return Path(folder) / name
-
-    return unpack
+def tree() -> Iterator[Any]:
+    with ExitStack() as stack:
+        yield functools.cache(lambda name: stack.enter_context(facts.unpacked(name)))
 
 
 def test_all_captures_are_here() -> None:
