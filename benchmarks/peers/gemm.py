@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import click
 
-from benchmarks.peers.blas import WINDOW_S, WINDOWS
+from benchmarks.peers.blas import WINDOW_S, windows
 from benchmarks.peers.duels import Duel, Figure, Missing, Ring
 from numabench import gemm, kernels
 from numabench.jobs import gemm as job_of
@@ -141,7 +140,7 @@ def _against(
 
         def ours() -> float:
             team = ring.hardware.team(cpus)
-            return median(job.figure(team.run(job.works, window_ns=WINDOW_S * 1e9)) for _ in range(WINDOWS))
+            return windows(lambda: job.figure(team.run(job.works, window_ns=WINDOW_S * 1e9)))
 
         theirs: dict[str, Figure] = {}
         for rival, path in rivals.items():
