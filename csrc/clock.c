@@ -92,3 +92,22 @@ double nmb_core_hz(const nmb_clock *clock)
     }
     return best ? ADDS * clock->hz / (double)best : 0;
 }
+
+double nmb_core_width(const nmb_clock *clock, double core_hz)
+{
+#if NMB_HAVE_WIDE
+    enum { ROUNDS = 512, TRIES = 2, INSTRUCTIONS = ROUNDS * 64 };
+    uint64_t best = UINT64_MAX;
+    for (int i = 0; i < TRIES; i++) {
+        uint64_t a = nmb_clock_now(clock);
+        nmb_spin_wide(ROUNDS);
+        uint64_t b = nmb_clock_now(clock);
+        if (b - a < best)
+            best = b - a;
+    }
+    return best && core_hz > 0 ? INSTRUCTIONS * clock->hz / (double)best / core_hz : 0;
+#else
+    (void)clock, (void)core_hz;
+    return 0;
+#endif
+}

@@ -38,6 +38,10 @@ uint64_t nmb_clock_now(const nmb_clock *clock);
 /* Frequency of this core now, from a chain of dependent additions (one a cycle on every supported core); no counter
  * access needed. Takes about 10 us. */
 double nmb_core_hz(const nmb_clock *clock);
+/* Instructions a cycle that this core gives the caller now, eight at most, of such as hardly wait for each other: about
+ * half as many while a second thread works on the same core, whether this system shows that thread or not. 0 where
+ * there is no such loop. Takes some 5 us; core_hz: nmb_core_hz just before. */
+double nmb_core_width(const nmb_clock *clock, double core_hz);
 
 /* ---- affinity.c -------------------------------------------------------------------------------------------------- */
 
@@ -306,6 +310,7 @@ typedef struct nmb_stamp {
     uint64_t calls;      /* of the kernel; a window reads the clock after each */
     uint64_t sink;
     double core_hz_before, core_hz_after; /* 0 when not asked for */
+    double width_before, width_after;     /* nmb_core_width, likewise */
     uint64_t voluntary_switches, involuntary_switches, minor_faults;
     int cpu_start, cpu_end;
     unsigned ran; /* nmb_ran of the kernels called; 0: a SETUP kernel, which has no tier */

@@ -132,8 +132,10 @@ void nmb_run_one(nmb_worker *worker)
     *stamp = (nmb_stamp){.cpu_start = -1, .cpu_end = -1};
     if (!work->kernel)
         return;
-    if (timed)
+    if (timed) {
         stamp->core_hz_before = nmb_core_hz(&team->clock);
+        stamp->width_before = nmb_core_width(&team->clock, stamp->core_hz_before);
+    }
     count_switches(stamp, -1);
     stamp->error = nmb_affinity_where(&stamp->cpu_start, &node);
     nmb_barrier_wait(&team->barrier, team->active, NMB_WAIT_POLITE, NULL, set_start, team);
@@ -144,6 +146,8 @@ void nmb_run_one(nmb_worker *worker)
     if (!stamp->error)
         stamp->error = nmb_affinity_where(&stamp->cpu_end, &node);
     count_switches(stamp, 1);
-    if (timed)
+    if (timed) {
         stamp->core_hz_after = nmb_core_hz(&team->clock);
+        stamp->width_after = nmb_core_width(&team->clock, stamp->core_hz_after);
+    }
 }

@@ -30,8 +30,8 @@ DEF POLL_MS = 100
 
 Stamp = namedtuple(
     "Stamp",
-    "cpu start_ns end_ns elements calls sink core_hz_before core_hz_after voluntary_switches involuntary_switches "
-    "minor_faults cpu_start cpu_end tier",
+    "cpu start_ns end_ns elements calls sink core_hz_before core_hz_after width_before width_after "
+    "voluntary_switches involuntary_switches minor_faults cpu_start cpu_end tier",
 )
 Smaps = namedtuple("Smaps", "rss anon_huge swap kernel_page mmu_page")
 _UNSUPPORTED = {_errno.ENOSYS, _errno.EOPNOTSUPP}
@@ -93,6 +93,13 @@ cdef class Clock:
     def core_hz(self):
         """Frequency of the core that runs the caller now, Hz, from a chain of dependent additions."""
         return nmb_core_hz(&self.c)
+
+    def core_width(self):
+        """Instructions a cycle that the core gives the caller now, eight at most; 0 where that cannot be told.
+
+        About half as many while a second thread works on the same core, whether this system shows that thread or not.
+        """
+        return nmb_core_width(&self.c, nmb_core_hz(&self.c))
 
     def additions(self, double ns):
         """Dependent additions, one a cycle, that take ``ns`` at the caller's frequency now: a ``Work``'s delay."""

@@ -27,6 +27,7 @@ cdef extern from "nmb.h" nogil:
     void nmb_clock_measure(nmb_clock *clock)
     uint64_t nmb_clock_now(const nmb_clock *clock)
     double nmb_core_hz(const nmb_clock *clock)
+    double nmb_core_width(const nmb_clock *clock, double core_hz)
 
     int nmb_affinity_get(int tid, int *cpus, size_t max, size_t *count)
     int nmb_affinity_set(int tid, const int *cpus, size_t count)
@@ -139,6 +140,7 @@ cdef extern from "nmb.h" nogil:
         double elements
         uint64_t calls, sink
         double core_hz_before, core_hz_after
+        double width_before, width_after
         uint64_t voluntary_switches, involuntary_switches, minor_faults
         int cpu_start, cpu_end, error
         unsigned ran

@@ -364,8 +364,8 @@ cdef class Team:
             result.append(
                 Stamp(
                     self.cpus[i], (s.start - origin) * scale, (s.end - origin) * scale, s.elements, s.calls,
-                    s.sink, s.core_hz_before, s.core_hz_after, s.voluntary_switches, s.involuntary_switches,
-                    s.minor_faults, s.cpu_start, s.cpu_end,
+                    s.sink, s.core_hz_before, s.core_hz_after, s.width_before, s.width_after,
+                    s.voluntary_switches, s.involuntary_switches, s.minor_faults, s.cpu_start, s.cpu_end,
                     "+".join([name for bit, name in enumerate(TIERS) if s.ran >> bit & 1]),
                 )
             )

@@ -16,7 +16,7 @@ from numabench.analysis import stats
 from numabench.disturbance import Watch, moves
 from numabench.environment import FALLBACK_CLOCKS, Tree
 from numabench.errors import NumabenchError
-from numabench.evidence import evidence, flags, prefetch
+from numabench.evidence import evidence, flags, prefetch, shared
 from numabench.jobs.base import WARM_LIMIT_NS, Job, Stamps, crew
 from numabench.machine import Machine
 from numabench.memory import Buffer
@@ -45,6 +45,7 @@ class Hardware:
         self.clock = _core.Clock("monotonic_raw" if fallback else None)
         self.balancing = env.text("proc/sys/kernel/numa_balancing") not in (None, "0")
         self.reference_s = partial(time.clock_gettime, time.CLOCK_MONOTONIC_RAW)
+        self.widest: dict[int, float] = {}  # instructions a cycle, by kind of core
         self.call_ns: dict[tuple[str, str], float | None] = {}  # of each kernel and tier, measured once
         self.teams: dict[tuple[int, ...], _core.Team] = {}
         self.members: dict[tuple[int, ...], frozenset[int]] = {}  # their threads
@@ -126,6 +127,7 @@ class Hardware:
                 placement_timed=placed,
                 clock_off=(ended - began) / 1e9 / (now - then) - 1 if now > then else -1.0,
                 **evidence(case, buffers, before, after, windows, changes, self.clock, call_ns),  # type: ignore[arg-type]
+                shared_share=shared(windows, self.machine, self.widest),
                 hand_over_ns=(apart, still) if apart and still else None,
                 cpu_moves=None if moves_before is None or moves_after is None else moves_after - moves_before,
                 awake=job.awake,

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from numabench import _core, settings
+from numabench import _core, settings, timing
 from numabench.capabilities import Capability, probe
 from numabench.environment import Tree
+from numabench.evidence import SHARED_SHARE, SHARED_WIDTH
 from numabench.machine import Machine
 from numabench.settings import Finding, State
 from numabench.units import format_numbers, plural
 
 LEAST_FREE = 1 << 30
+MOST_CPUS = 8  # whose cores are looked at
 
 
 def findings(machine: Machine, environment: dict[str, Any], tree: Tree | None = None) -> list[Finding]:
@@ -44,7 +46,32 @@ def _tried(machine: Machine) -> list[Finding]:
             source="CPUID 8000_0007h EDX[8] or the architecture's counter, and 1000 readings",
         )
     )
-    return found
+    allowed = machine.allowed_cpus
+    shared = cores(timing.widths(allowed[:: -(-len(allowed) // MOST_CPUS)], clock))
+    return [*found, shared] if shared else found
+
+
+def cores(taken: dict[int, list[float]]) -> Finding | None:
+    """Whether second threads work on the cores of these CPUs, by the instructions a cycle that they gave
+    (timing.widths).
+    """
+    most = max((max(found) for found in taken.values()), default=0.0)
+    if not most:
+        return None
+    busy = {cpu: sum(width < SHARED_WIDTH * most for width in found) / len(found) for cpu, found in taken.items()}
+    worst = max(busy, key=busy.__getitem__)
+    low = min(min(found) for found in taken.values())
+    source = f"{plural(len(taken[worst]), 'probe')} a CPU: {low:.1f} to {most:.1f} instructions a cycle"
+    if busy[worst] <= SHARED_SHARE:
+        return Finding("cores", "ok", "no other thread works on them", source=source)
+    return Finding(
+        "cores",
+        "warning",
+        f"other threads worked on the core of CPU {worst} for {busy[worst]:.0%} of the time",
+        "they take up to half of what a core computes, and of its caches",
+        "cores or a host of your own; on the host: SMT off, or the second threads left idle",
+        source,
+    )
 
 
 def finding(row: Capability) -> Finding:

@@ -13,6 +13,9 @@ from numabench.series import Case, Evidence
 CLOCK_OFF = 0.01
 SWITCHES, SWITCHES_PER_S = 3, 20  # involuntary, within the windows: more means that others run on these CPUs
 CLOCK_SHARE, CLOCK_STEPS = 0.05, 1000  # what reading the clock may take; readings and steps that a window must hold
+# A second thread leaves half of a core's width (nmb_core_width): below this share of the most ever seen one was there.
+# In one probe of ten, and not in a single one, since an interrupt takes its time from a probe, too.
+SHARED_WIDTH, SHARED_SHARE = 0.75, 0.1
 
 # Ratios that must be 1 (series.Evidence.twins), and the flag where one is so much above. Rows of DRAM that stay open
 # make 1.04 of ``apart`` at 256 bytes (EPYC of 2024); a prefetcher of neighbours 1.2 at 64 bytes.
@@ -39,6 +42,7 @@ def evidence(
     """
     stamps = [stamp for window in windows for stamp in window]
     hz = [x for stamp in stamps for x in (stamp.core_hz_before, stamp.core_hz_after) if x]
+    widths = [x for stamp in stamps for x in (stamp.width_before, stamp.width_after) if x]
     seen: dict[int, int] = {}
     for proof in after:
         for node, pages in proof.seen.items():
@@ -85,6 +89,7 @@ def evidence(
         if call_ns is None
         else max(s.calls * call_ns / max(s.end_ns - s.start_ns, 1.0) for s in stamps),
         "core_hz_seen": (min(hz), max(hz)) if hz else (0.0, 0.0),
+        "core_width": (min(widths), max(widths)) if widths else (0.0, 0.0),
         "switches": sum(stamp.involuntary_switches for stamp in stamps),
         "faults": sum(stamp.minor_faults for stamp in stamps),
         "voluntary_switches": sum(stamp.voluntary_switches for stamp in stamps),
@@ -99,6 +104,27 @@ def evidence(
         "vmstat": changes.moved,
         "skew_ns": max(max(row) - min(row) for row in starts),
     }
+
+
+def shared(windows: list[list[_core.Stamp]], machine: Machine, widest: dict[int, float]) -> float | None:
+    """Of the probes around the windows, the share in which a core gave so little that a second thread worked there.
+
+    ``widest`` is the most by kind of core so far, and grows. Cores that two threads of the run itself use tell nothing.
+    None: no probe told anything; 0 for a single one.
+    """
+    own = {stamp.cpu for window in windows for stamp in window}
+    probes = [
+        (machine.cpu(stamp.cpu).kind, width)
+        for window in windows
+        for stamp in window
+        if stamp.cpu >= 0 and not own.intersection(set(machine.siblings(stamp.cpu)) - {stamp.cpu})
+        for width in (stamp.width_before, stamp.width_after)
+        if width
+    ]
+    for kind, width in probes:
+        widest[kind] = max(widest.get(kind, 0.0), width)
+    few = sum(width < SHARED_WIDTH * widest[kind] for kind, width in probes)
+    return few / len(probes) * (few > 1) if probes else None
 
 
 def flags(
@@ -136,6 +162,7 @@ def flags(
         "timer_coarse": max(seen.clock_share, seen.call_share or 0.0) > CLOCK_SHARE
         or span < CLOCK_STEPS * (clock.overhead_ns + clock.step_ns),
         "skewed": seen.skew_ns > 0.02 * span,
+        "sibling_busy": (seen.shared_share or 0.0) > SHARED_SHARE,
         "oversubscribed": len(set(case.cpus)) < len(case.cpus),
         "topology_unproven": machine.topology_unproven and len(case.cpus) > 1,
     }

@@ -51,7 +51,7 @@ WARNING = {
     "contended": "other work wanted these CPUs or this memory",
     "balancing_on": "automatic NUMA balancing may move pages without a binding",
     "topology_unproven": "the virtual machine shows one thread per core, true or not",
-    "sibling_busy": "others used the second threads of these cores",
+    "sibling_busy": "other threads worked on the same cores, whether this system shows them or not",
     "cpus_moved": "the hypervisor moved these CPUs among cores nearer to or farther from each other",
     "timer_coarse": "the clock takes over 5 % of a window, its steps a thousandth, or a tenth is CPUs' clocks apart",
     "skewed": "threads started more than 2 % of the window apart",
@@ -156,6 +156,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     # Of the windows, what calls of the kernel cost besides its elements, by its twin in the first cache; None: no twin
     call_share: float | None = None
     core_hz_seen: tuple[float, float] = (0.0, 0.0)  # lowest and highest over the windows
+    core_width: tuple[float, float] = (0.0, 0.0)  # least and most instructions a cycle around the windows
+    # Of those probes, in which a core gave so much less than it can that a second thread worked there; None: untold
+    shared_share: float | None = None
     switches: int = 0  # involuntary context switches within the windows
     faults: int = 0
     voluntary_switches: int = 0

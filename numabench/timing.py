@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from numabench import _core, kernels
@@ -14,6 +15,7 @@ WINDOWS, WINDOW_NS, BLOCK = 3, 5e6, 1 << 20
 TWIN_BYTES, TWIN_WINDOWS, TWIN_NS = 2048, 5, 5e5  # of an array: four of them stay in any first cache
 TWIN_ROUNDS, TWIN_LOADS = 16, 64  # a call; and twice as many
 CLEAR = 1.05  # the fastest must beat the next by so much
+PROBES, PROBE_EVERY_S = 200, 2e-4
 LINES, LINE, ROUNDS = 5, 128, 200  # of a hand-over: the least of a few lines, some 0.1 ms each
 
 
@@ -65,6 +67,22 @@ def _twin(kernel: _core.Kernel, region: _core.Region, team: _core.Team, times: i
     a, b, c, d = ((region, at * TWIN_BYTES) for at in range(4))
     block = TWIN_ROUNDS * TWIN_BYTES * times
     return _core.Work(kernel, a=a, b=b, c=c, d=d, bytes=TWIN_BYTES, scalar=-1.0, block=block)
+
+
+def widths(cpus: Iterable[int], clock: _core.Clock) -> dict[int, list[float]]:
+    """By CPU: how many instructions a cycle its core gave, time and again for some 50 ms; nothing where untold."""
+
+    def probes(cpu: int) -> list[float]:
+        _core.set_affinity([cpu])
+        found = []
+        for _ in range(PROBES):
+            found.append(clock.core_width())
+            time.sleep(PROBE_EVERY_S)
+        return found
+
+    with ThreadPoolExecutor(1) as other:  # one after another: they may share a core themselves
+        taken = {cpu: other.submit(probes, cpu).result() for cpu in cpus}
+    return {cpu: found for cpu, found in taken.items() if all(found)}
 
 
 def clocks(cpus: Collection[int], clock: _core.Clock) -> dict[str, dict[str, float]]:

@@ -36,4 +36,14 @@ static inline void nmb_spin_adds(uint64_t rounds)
 #undef NMB_ADD4
 }
 
+#define NMB_HAVE_WIDE 1
+static inline void nmb_spin_wide(uint64_t rounds)
+{
+    uint64_t x = 1;
+#define NMB_WIDE8 "add %0, %0, #1\n\tnop\n\tnop\n\tnop\n\tnop\n\tnop\n\tnop\n\tnop\n\t"
+    for (; rounds; rounds--)
+        __asm__ volatile(NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 : "+r"(x));
+#undef NMB_WIDE8
+}
+
 #endif

@@ -41,4 +41,20 @@ static inline void nmb_spin_adds(uint64_t rounds)
 #undef NMB_ADD4
 }
 
+/* `rounds` x 64 instructions, of which every eighth waits for one before: as wide as any core is. */
+#define NMB_HAVE_WIDE 1
+static inline void nmb_spin_wide(uint64_t rounds)
+{
+    uint64_t x = 1;
+#define NMB_NOP1  "nopl 1(%%rax)\n\t" /* four bytes: shorter ones are more than some caches of decoded ones hold */
+#define NMB_WIDE8 "add %0, %0\n\t" NMB_NOP1 NMB_NOP1 NMB_NOP1 NMB_NOP1 NMB_NOP1 NMB_NOP1 NMB_NOP1
+    for (; rounds; rounds--)
+        __asm__ volatile(NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8 NMB_WIDE8
+                         : "+r"(x)
+                         :
+                         : "cc");
+#undef NMB_WIDE8
+#undef NMB_NOP1
+}
+
 #endif

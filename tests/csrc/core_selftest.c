@@ -87,6 +87,7 @@ static void test_clock(void)
     }
     check(worst > 0.98 && worst < 1.02, "clock: runs %.4f times as fast as CLOCK_MONOTONIC_RAW", worst);
     check(nmb_core_hz(&tick) > 1e6 && nmb_core_hz(&raw) > 1e6, "clock: core frequency");
+    check(nmb_core_width(&tick, nmb_core_hz(&tick)) > 0 && nmb_core_width(&tick, 0) == 0, "clock: width of the core");
 }
 
 static void test_affinity(void)

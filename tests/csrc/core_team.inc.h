@@ -70,7 +70,7 @@ static void test_counted_rounds(const nmb_kernel *triad)
             const double *a = arrays[i][0];
             right &= s->elements == (double)ELEMENTS * (i + 1) && s->error == 0 && s->end >= s->start;
             right &= s->cpu_start == cpus[i % cpu_count] && s->cpu_end == s->cpu_start;
-            right &= s->core_hz_before == 0 && s->core_hz_after == 0;
+            right &= s->core_hz_before == 0 && s->core_hz_after == 0 && s->width_before == 0 && s->width_after == 0;
             right &= a[0] == 1 && a[ELEMENTS + 1] == 1 && a[1] == 8 && a[ELEMENTS] == 8 && a[ELEMENTS / 2] == 8;
         }
     }
@@ -93,6 +93,7 @@ static void test_windows(const nmb_kernel *read)
             continue;
         }
         right &= s[i].core_hz_before > 0 && s[i].core_hz_after > 0;
+        right &= s[i].width_before > 0 && s[i].width_after > 0;
         if (s[i].start == s[i].end) { /* more threads than CPUs: no turn within the window */
             right &= s[i].elements == 0 && threads > cpu_count;
             continue;

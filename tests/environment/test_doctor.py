@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from numabench import settings
-from numabench.doctor import looked_up
+from numabench.doctor import cores, looked_up
 from numabench.environment import Tree, snapshot
 from numabench.machine import Machine
 from numabench.settings import Finding
@@ -188,3 +188,14 @@ def test_it_fits_the_terminal(columns: int) -> None:
     assert [line for line in lines if len(line) > columns and len(line.split()) > 1] == []
     assert any(line.startswith("ok ") for line in lines)
     assert "doctor --json" in lines[-1]
+
+
+def test_threads_on_the_same_cores_are_told_by_the_cores_width() -> None:
+    calm = cores({0: [6.0] * 9 + [2.9], 2: [5.9] * 10})
+    assert calm
+    assert (calm.state, calm.seen) == ("ok", "no other thread works on them")
+    busy = cores({0: [6.0] * 10, 2: [3.1] * 5 + [5.9] * 5})
+    assert busy
+    assert (busy.state, busy.seen) == ("warning", "other threads worked on the core of CPU 2 for 50% of the time")
+    assert busy.source == "10 probes a CPU: 3.1 to 6.0 instructions a cycle"
+    assert cores({}) is None

@@ -10,10 +10,11 @@ import pytest
 
 from numabench.disturbance import Disturbance
 from numabench.errors import NumabenchError
-from numabench.evidence import flags, prefetch
+from numabench.evidence import flags, prefetch, shared
 from numabench.jobs.chase import _floor, against_halves, first_lap
 from numabench.series import FLAGS, Case, Evidence
 from tests.fakes import two_nodes
+from tests.machine import facts
 
 CASE = Case(experiment="latency", kernel="chase", unit="ns", better="low", cpus=(0,), target=0, pages="thp")
 CALM: dict[str, Any] = {"placement_how": "bind", "proof": "move_pages", "page_kind_share": 1.0}
@@ -22,7 +23,8 @@ QUIET = Disturbance(seconds=1.0, steal_share=0.0)
 
 def stamp(ms: float = 2.0, **more: Any) -> Any:
     given = {"start_ns": 0.0, "end_ns": ms * 1e6, "core_hz_before": 0.0, "core_hz_after": 0.0, "elements": 1e4}
-    return SimpleNamespace(**given | {"cpu": 0, "cpu_start": 0, "cpu_end": 0} | more)
+    given |= {"width_before": 0.0, "width_after": 0.0, "cpu": 0, "cpu_start": 0, "cpu_end": 0}
+    return SimpleNamespace(**given | more)
 
 
 def raised(
@@ -70,11 +72,41 @@ def test_a_pass_as_it_should_be_raises_nothing() -> None:
         ({"changes": Disturbance(seconds=1.0, steal_share=0.02)}, "stolen"),
         ({"changes": Disturbance(seconds=1.0, memory_pressure_us=20_000)}, "contended"),
         ({"changes": Disturbance(seconds=1.0, sibling_share=0.06)}, "sibling_busy"),
+        ({"seen": {"shared_share": 0.2}}, "sibling_busy"),
     ],
 )
 def test_a_planted_fact_raises_its_flag_and_no_other(planted: dict[str, Any], flag: str) -> None:
     assert raised(**planted) == {flag}
     assert flag in FLAGS
+
+
+@pytest.mark.parametrize(
+    ("widths", "expected"),
+    [
+        ([0.0, 0.0], None),
+        ([6.0, 5.9, 5.8, 5.0], 0.0),
+        ([6.0, 3.1, 6.0, 6.0], 0.0),  # an interrupt
+        ([6.0, 3.1, 3.2, 6.0], 0.5),
+    ],
+)
+def test_a_core_that_gives_half_of_its_width_is_shared(widths: list[float], expected: float | None) -> None:
+    windows = [[stamp(width_before=b, width_after=a)] for b, a in zip(widths[::2], widths[1::2], strict=True)]
+    assert shared(windows, two_nodes(), {}) == expected
+
+
+def test_a_core_is_held_against_the_most_of_its_kind_so_far() -> None:
+    machine, widest = two_nodes(), dict[int, float]()
+    assert shared([[stamp(width_before=6.0, width_after=6.0)]], machine, widest) == 0.0
+    assert shared([[stamp(cpu=1, width_before=3.0, width_after=3.1)]], machine, widest) == 1.0
+
+
+def test_two_threads_of_the_run_on_a_core_are_no_others() -> None:
+    machine = facts.machine("32intel64-2p8co2t+8ve")
+    core = next(core for core in machine.cores if len(core) == 2)
+    both = [stamp(cpu=cpu, width_before=3.0, width_after=3.0) for cpu in core]
+    widest = {machine.cpu(core[0]).kind: 6.0}
+    assert shared([both], machine, widest) is None
+    assert shared([both[:1]], machine, widest) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,8 @@ def test_twin_moved_and_misplaced_pages_raise_flags(
         end_ns=1e6,
         core_hz_before=0.0,
         core_hz_after=0.0,
+        width_before=0.0,
+        width_after=0.0,
         cpu=0,
         cpu_start=0,
         cpu_end=0,

@@ -54,6 +54,7 @@ evidence = st.builds(
     pages_checked=numbers,
     cpus_seen=ids,
     core_hz_seen=st.tuples(figures, figures),
+    core_width=st.tuples(figures, figures),
     steal_share=figures,
 )
 samples = st.builds(
