@@ -51,7 +51,7 @@ WARNING = {
     "contended": "other work wanted these CPUs or this memory",
     "balancing_on": "automatic NUMA balancing may move pages without a binding",
     "topology_unproven": "the virtual machine shows one thread per core, true or not",
-    "sibling_busy": "other threads worked on the same cores, whether this system shows them or not",
+    "sibling_busy": "other threads, shown by this system or not, worked on these cores",
     "cpus_moved": "the hypervisor moved these CPUs among cores nearer to or farther from each other",
     "timer_coarse": "the clock takes over 5 % of a window, its steps a thousandth, or a tenth is CPUs' clocks apart",
     "skewed": "threads started more than 2 % of the window apart",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from numabench import _core, kernels
+from numabench.errors import PlacementError
 from numabench.machine import Machine
 from numabench.memory import Buffer
 
@@ -70,7 +71,10 @@ def _twin(kernel: _core.Kernel, region: _core.Region, team: _core.Team, times: i
 
 
 def widths(cpus: Iterable[int], clock: _core.Clock) -> dict[int, list[float]]:
-    """By CPU: how many instructions a cycle its core gave, time and again for some 50 ms; nothing where untold."""
+    """By CPU: how many instructions a cycle its core gave, time and again for some 50 ms.
+
+    Nothing where that is untold or threads cannot be pinned.
+    """
 
     def probes(cpu: int) -> list[float]:
         _core.set_affinity([cpu])
@@ -81,7 +85,10 @@ def widths(cpus: Iterable[int], clock: _core.Clock) -> dict[int, list[float]]:
         return found
 
     with ThreadPoolExecutor(1) as other:  # one after another: they may share a core themselves
-        taken = {cpu: other.submit(probes, cpu).result() for cpu in cpus}
+        try:
+            taken = {cpu: other.submit(probes, cpu).result() for cpu in cpus}
+        except PlacementError:
+            return {}
     return {cpu: found for cpu, found in taken.items() if all(found)}
 
 

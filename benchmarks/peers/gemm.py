@@ -78,6 +78,7 @@ def _rival(
     # Debian's BLIS runs generic code on CPUs newer than itself; number 0 is its AVX-512 configuration.
     if kernels.tier().name == "avx512":
         env.setdefault("BLIS_ARCH_TYPE", "0")
+    env["MKL_DYNAMIC"] = "FALSE"  # else it takes fewer threads than asked for where it guesses that cores are shared
     env["OMP_PLACES"] = ",".join(f"{{{cpu}}}" for cpu in cpus)
     words = ["taskset", "-c", ",".join(map(str, cpus)), sys.executable, "-m", "benchmarks.peers.blas"]
     words += [library.calls, path, kind, *map(str, shape)]
