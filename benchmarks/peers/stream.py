@@ -93,7 +93,9 @@ def duels(ring: Ring) -> Iterator[Duel | Missing]:
                     name = f"{kernel}, {level}, {len(cpus)} threads"
                     if not ring.wants(name):
                         continue
-                    rivals = [test for isa in ISA if (test := f"{LIKWID[kernel]}_{isa}") in known]
+                    # It lists what it was built with, and dies of what this CPU lacks.
+                    usable = [isa for isa in ISA if "avx512" in _tiers() or not isa.startswith("avx512")]
+                    rivals = [test for isa in usable if (test := f"{LIKWID[kernel]}_{isa}") in known]
                     theirs: dict[str, Figure] = {test: partial(_likwid, test, size, len(cpus)) for test in rivals}
                     ours = {
                         tier: ring.ours(ring.case(kernel, cpus, "base", tier, size))
