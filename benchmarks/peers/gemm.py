@@ -36,6 +36,7 @@ MODELS = {
     "recsys top": (2048, 1024, 1024),
 }
 TYPES = ("f32", "f64", "bf16", "s8")
+SATURATES = "saturates"  # the rival is wrong for large bytes
 
 
 class Library(NamedTuple):
@@ -70,7 +71,8 @@ def _find(library: Library, given: str | None) -> str | None:
 @contextmanager
 def _rival(
     library: Library, path: str, kind: str, shape: tuple[int, int, int], cpus: tuple[int, ...]
-) -> Iterator[Figure]:
+) -> Iterator[tuple[str, Figure]]:
+    """What it says of its result, and its figure."""
     unset = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would slow a current OpenBLAS down
     env = {name: value for name, value in os.environ.items() if name not in unset}
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
@@ -88,7 +90,7 @@ def _rival(
         into, out = child.stdin, child.stdout
         if (said := out.readline().strip()) == "unimplemented":
             raise NotImplementedError
-        if said != "right":
+        if said not in ("right", SATURATES):
             raise click.ClickException(f"{' '.join(words)}: {said or f'exit {child.wait()}'}")
 
         def take() -> float:
@@ -96,7 +98,7 @@ def _rival(
             into.flush()
             return float(out.readline())
 
-        yield take
+        yield said, take
         into.close()
 
 
@@ -146,7 +148,8 @@ def _against(
         theirs: dict[str, Figure] = {}
         for rival, path in rivals.items():
             try:
-                theirs[rival] = stack.enter_context(_rival(LIBRARIES[rival], path, kind, shape, cpus))
+                said, figure = stack.enter_context(_rival(LIBRARIES[rival], path, kind, shape, cpus))
+                theirs[f"{rival}, {said}" if said == SATURATES else rival] = figure
             except NotImplementedError:
                 yield Missing(f"{kind} of {rival}", "it has none for this CPU")
         yield from ring.each(name, "GFLOP/s", {"numabench": ours}, theirs, lower=False)
