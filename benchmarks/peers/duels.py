@@ -90,9 +90,17 @@ class Ring(NamedTuple):
             **fields,  # type: ignore[arg-type]
         )
 
-    def duel(self, name: str, unit: str, ours: dict[str, Figure], theirs: dict[str, Figure], lower: bool) -> Duel:
-        """Everyone in turn, ``rounds`` times; the best of each side by median, compared round by round."""
-        taken = self._rounds({**ours, **theirs})
+    def duel(
+        self, name: str, unit: str, ours: dict[str, Figure], theirs: dict[str, Figure], lower: bool
+    ) -> Duel | Missing:
+        """Everyone in turn, ``rounds`` times; the best of each side by median, compared round by round.
+
+        A rival that fails costs this comparison and no other.
+        """
+        try:
+            taken = self._rounds({**ours, **theirs})
+        except click.ClickException as error:
+            return Missing(f"{', '.join(theirs)} for {name}", error.message)
         best = min if lower else max
         we, they = (best(side, key=lambda who: median(taken[who])) for side in (ours, theirs))
         return self._compare(name, unit, taken, we, they, lower)

@@ -111,7 +111,7 @@ def duels(ring: Ring) -> Iterator[Duel | Missing]:
 def _others(ring: Ring, cpus: tuple[int, ...]) -> Iterator[Duel | Missing]:
     pinned = ["taskset", "-c", ",".join(map(str, cpus))]
 
-    def against(kernel: str, rival: str, take: Figure) -> Iterator[Duel]:
+    def against(kernel: str, rival: str, take: Figure) -> Iterator[Duel | Missing]:
         name = f"{kernel}, {rival}, {len(cpus)} threads"
         if ring.wants(name):
             ours = {tier: ring.ours(ring.case(kernel, cpus, "base", tier, SET_BYTES)) for tier in _tiers()}
@@ -130,7 +130,7 @@ def _others(ring: Ring, cpus: tuple[int, ...]) -> Iterator[Duel | Missing]:
     if isinstance(sysbench, Missing):
         yield sysbench
     else:
-        fixed = [sysbench, "memory", "--memory-block-size=500M", "--memory-scope=local", "--time=2", "run"]
+        fixed = [sysbench, "memory", "--memory-block-size=512M", "--memory-scope=local", "--time=2", "run"]
         for kernel, way in (("read", "read"), ("write", "write")):
             words = [*pinned, *fixed, f"--memory-oper={way}", f"--threads={len(cpus)}", "--memory-total-size=1000G"]
             mib = partial(command, words, r"\(([\d.]+) MiB/sec\)")
