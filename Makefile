@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 ARCH := $(shell uname -m)
 JOBS := $(shell nproc)
 BUILD := build/selftest
-# Lab machines that `make test` boots: two nodes with CPUs and one without, and known latencies. `make lab` boots all, runs
-# the suite's own tests inside them, and holds latencies to what was applied on a calm host.
-LAB_SUBSET ?= (CPULESS or KNOWN_LATENCY) and not differences and not suites_own
+# Lab machines that `make test` boots: two nodes with CPUs and one without, and known latencies. `make lab` boots all, tests
+# the lab itself, runs the suite's own tests inside, and holds latencies to what was applied on a calm host.
+LAB_SUBSET ?= (CPULESS or KNOWN_LATENCY) and not differences and not suites_own and not as_described
 
 C_FILES = $$(find csrc tests -name '*.[ch]')
 TEXT = csrc numabench tests benchmarks docs tools .ci Makefile setup.py pyproject.toml $(wildcard *.md)
